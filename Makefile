@@ -1,0 +1,52 @@
+# Everything a newcomer needs is `make sweep`; everything a contributor needs is `make test`.
+#
+# TORCH is the requirement that brings PyTorch. On a CUDA or ROCm box override it, for example
+#   make sweep TORCH=torch
+#   make sweep TORCH=torch PIP_ARGS="--index-url <the index that pytorch.org names for your ROCm>"
+# PIP_ARGS goes to that one pip call only. TORCH= (empty) leaves PyTorch out altogether.
+TORCH ?= torch==2.13.0
+PIP_ARGS ?=
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+bin := $(VENV)/bin
+# editable_mode=compat: a plain path entry, so that type checkers and data_root() find the tree.
+pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help install sweep test lint check bench clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
+
+$(VENV)/.base: setup.cfg Makefile
+	$(PYTHON) -c 'import sys; sys.exit("aiprof needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH),$(pip) $(PIP_ARGS) '$(TORCH)')
+	$(pip) --config-settings editable_mode=compat --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(pip) --config-settings editable_mode=compat --editable '.[test,dev]'
+	@touch $@
+
+install: $(VENV)/.base  ## set up .venv with aiprof and PyTorch
+
+sweep: install  ## profile this box (ARGS="--preset standard ..." is passed on)
+	$(bin)/aiprof sweep $(ARGS)
+
+test: $(VENV)/.test  ## set up everything and run the tests (ARGS is passed to pytest)
+	$(bin)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test  ## ruff and mypy
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+check: lint test  ## what CI runs
+
+bench: $(VENV)/.test  ## the benchmarks, each printing its table
+	@for script in benchmarks/*.py; do echo "== $$script"; $(bin)/python $$script || exit 1; done
+
+clean:  ## remove what was installed and built, never runs/
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

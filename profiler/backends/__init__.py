@@ -1,0 +1,1 @@
+"""Adapters for families of devices; see ``base`` for the protocol."""

@@ -1,0 +1,1 @@
+"""Conductor side of each engine; see ``base`` for the protocol."""

@@ -1,0 +1,45 @@
+"""What an engine is, seen from the conductor: how to ask a worker to run a model on a device."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from profiler.backends.base import Device
+from profiler.models.architecture import Architecture
+from profiler.models.formats import Formats
+
+
+class Engine(Protocol):
+    """Conductor side of an engine. The other side lives in ``profiler/worker``.
+
+    Attributes:
+        name: the name used in ``--engine``, in records and in the worker's ``load`` request.
+        simulated: True when its numbers do not come from hardware.
+    """
+
+    name: str
+    simulated: bool
+
+    def unsupported(self, architecture: Architecture, formats: Formats, device: Device) -> str | None:
+        """Return why the engine cannot run this here, or None when it can."""
+        ...
+
+    def device_string(self, device: Device, hello: dict[str, Any]) -> str:
+        """Return what the engine calls ``device``, matched by UUID or PCI address.
+
+        Args:
+            device: as the backend found it.
+            hello: the worker's answer to ``hello`` (its ``devices`` list, see docs/architecture.md).
+
+        Raises:
+            UsageError: the engine does not see this device.
+        """
+        ...
+
+    def options(self, given: dict[str, str]) -> dict[str, Any]:
+        """Turn ``--engine-option key=value`` pairs into the ``options`` of a ``load`` request.
+
+        Raises:
+            UsageError: an option is unknown or its value does not parse.
+        """
+        ...

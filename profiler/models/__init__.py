@@ -1,0 +1,1 @@
+"""Catalogue of architectures, and the accounting: parameters, bytes and FLOPs from the fields alone."""
