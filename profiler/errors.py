@@ -5,9 +5,9 @@ The tree::
     AiprofError                 70  a bug in aiprof unless a subclass says otherwise
     ├── UsageError               2  a flag, name or selector that cannot be used
     ├── InputFileError           2  a file that cannot be read, with every fault in it
-    ├── ResumeRefused            2  the run on disk was made under other conditions
-    ├── MeasurementFailed        1  a case failed, or its result could not be written
-    └── NothingMeasured          4  no device, no engine, or no case that could run
+    ├── ResumeRefusedError            2  the run on disk was made under other conditions
+    ├── MeasurementError        1  a case failed, or its result could not be written
+    └── NothingMeasuredError          4  no device, no engine, or no case that could run
 
 A message is one line: what, where, what to do. Only ``profiler/cli`` prints and exits.
 """
@@ -44,19 +44,19 @@ class InputFileError(AiprofError):
         super().__init__("\n".join(self.faults))
 
 
-class ResumeRefused(AiprofError):
+class ResumeRefusedError(AiprofError):
     """A run cannot be continued because something that shapes its results has changed."""
 
     exit_code = 2
 
 
-class MeasurementFailed(AiprofError):
+class MeasurementError(AiprofError):
     """Measuring went wrong in a way that ends the sweep, with everything finished so far kept."""
 
     exit_code = 1
 
 
-class NothingMeasured(AiprofError):
+class NothingMeasuredError(AiprofError):
     """There is nothing on this box that could be measured as asked."""
 
     exit_code = 4
@@ -65,7 +65,11 @@ class NothingMeasured(AiprofError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known name, or an empty string."""
     by_lower = {candidate.lower(): candidate for candidate in known}
-    matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    # Half a name is more likely meant than a whole one of similar spelling (fp8: fp8-block128, not fp32).
+    matches = sorted(
+        candidate for candidate in by_lower if len(name) > 1 and candidate.startswith(name.lower())
+    )
+    matches = matches or difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     return f"; did you mean '{by_lower[matches[0]]}'?" if matches else ""
 
 

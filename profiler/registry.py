@@ -1,7 +1,8 @@
-"""Backends and engines by name: a built-in table first, entry points of other packages after it.
+"""Backends, engines and sensors by name: a built-in table first, entry points of other packages after it.
 
 Names are known without importing anything; a class is imported when it is first asked for.
-Other packages add theirs through the entry points ``aiprof.backends`` and ``aiprof.engines``.
+Other packages add theirs through the entry points ``aiprof.backends``, ``aiprof.engines``
+and ``aiprof.sensors``.
 On the same name ours wins: an installed package must not be able to replace what measures.
 """
 
@@ -24,6 +25,14 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "torch": "profiler.engines.torch:TorchEngine",
         "fake": "profiler.engines.fake:FakeEngine",
     },
+    "sensors": {
+        "nvml": "profiler.sensors.nvml_sensors:NvmlSensors",
+        "amdsmi": "profiler.sensors.amd_sensors:AmdSensors",
+        "rapl": "profiler.sensors.rapl_sensors:RaplSensors",
+        "dcmi": "profiler.sensors.dcmi:DcmiSensors",
+        "redfish": "profiler.sensors.redfish:RedfishSensors",
+        "command": "profiler.sensors.command:CommandSensors",
+    },
 }
 
 
@@ -32,13 +41,13 @@ def _foreign(group: str) -> dict[str, EntryPoint]:
 
 
 def names(group: str) -> list[str]:
-    """Names in ``group`` (``"backends"`` or ``"engines"``): ours in table order, then foreign ones sorted."""
+    """Names in ``group`` (a key of :data:`BUILT_IN`): ours in table order, then foreign ones sorted."""
     ours = list(BUILT_IN[group])
     return ours + sorted(set(_foreign(group)) - set(ours))
 
 
-def load(group: str, name: str) -> Any:
-    """Return an instance of the class registered as ``name``.
+def load(group: str, name: str, **options: Any) -> Any:
+    """Return an instance of the class registered as ``name``, constructed with ``options``.
 
     Raises:
         UsageError: the name is not known, or a foreign package fails to import.
@@ -46,11 +55,14 @@ def load(group: str, name: str) -> Any:
     target = BUILT_IN[group].get(name)
     if target is not None:
         module, _, attribute = target.partition(":")
-        return getattr(import_module(module), attribute)()
+        return getattr(import_module(module), attribute)(**options)
     foreign = _foreign(group)
     if name not in foreign:
         raise UsageError(unknown(group.removesuffix("s"), name, names(group)))
     try:
-        return foreign[name].load()()
+        return foreign[name].load()(**options)
     except Exception as error:  # a foreign package may fail in any way; ours must go on
-        raise UsageError(f"{group.removesuffix('s')} '{name}' from {foreign[name].value} cannot be loaded: {error}") from error
+        source = foreign[name].value
+        raise UsageError(
+            f"{group.removesuffix('s')} '{name}' from {source} cannot be loaded: {error}"
+        ) from error
