@@ -1,0 +1,61 @@
+"""``aiprof export``: results for spreadsheets, notebooks and other programs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from profiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from profiler.results.export import Format
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--csv", "as_csv", is_flag=True, help="Comma-separated, for spreadsheets.")
+@click.option("--parquet", "as_parquet", is_flag=True, help="Parquet, with the types of the columns.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON array, one object per row.")
+@click.option(
+    "--out", metavar="FILE", help="Write to FILE, in full or not at all. [default: standard output]"
+)
+def command(runs: tuple[str, ...], as_csv: bool, as_parquet: bool, as_json: bool, out: str | None) -> None:
+    """Write the results of runs as CSV, Parquet or JSON.
+
+    RUN is a run's folder, its name under ./runs, or a folder of runs. There is one row for each
+    run, case and metric; docs/metrics.md describes the columns.
+    """
+    format_ = _chosen(as_csv, as_parquet, as_json)
+    to_stdout = out in (None, "-")
+    if format_ == "parquet" and to_stdout and sys.stdout.isatty():
+        raise UsageError("--parquet is binary and cannot go to a terminal; add --out FILE or redirect it")
+
+    from profiler.results.export import encode, write_whole
+    from profiler.results.load import frame_of, read_runs
+
+    loaded, messages = read_runs([_given(text) for text in runs])
+    for message in messages:
+        click.echo(f"aiprof: {message}", err=True)
+    data = encode(frame_of(loaded), format_)
+    if out is None or to_stdout:
+        click.echo(data, nl=False)
+    else:
+        write_whole(Path(out), data)
+
+
+def _chosen(as_csv: bool, as_parquet: bool, as_json: bool) -> Format:
+    wanted: dict[Format, bool] = {"csv": as_csv, "parquet": as_parquet, "json": as_json}
+    chosen = [name for name, flag in wanted.items() if flag]
+    if len(chosen) != 1:
+        raise UsageError("choose one of --csv, --parquet and --json")
+    return chosen[0]
+
+
+def _given(text: str) -> Path:
+    from profiler.results.load import find_runs, is_run, resolve_run
+
+    folder = Path(text)
+    return folder if not is_run(folder) and find_runs(folder) else resolve_run(text)

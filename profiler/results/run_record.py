@@ -1,0 +1,156 @@
+"""``run.json``: what a run was going to measure, on what and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from profiler.results.fields import Count, Details, Finite, Name, Positive, Seed, Text, Utc
+from profiler.results.record_base import SCHEMA_VERSION, CaseSpec, Measurement, Prediction, Record
+
+
+class PlannedCase(Record):
+    """A case that will run, and the time it may take."""
+
+    spec: CaseSpec
+    predicted: Prediction
+    seconds: Finite
+
+
+class SkippedCase(Record):
+    """A case that cannot run here, and why.
+
+    Attributes:
+        reason: one line.
+        lacking_bytes: how much memory is missing, where that is the reason.
+    """
+
+    spec: CaseSpec
+    reason: Text
+    lacking_bytes: Count | None = None
+
+
+class PlanSettings(Record):
+    """How the sweep measures; the same for all of its cases.
+
+    Attributes:
+        preset: name of the preset that the settings started from.
+        budget_s: wall time that the plan was made for.
+        starts: fresh worker processes per case.
+        target_relative_half_width: the CI half-width, relative to the mean, at which trials stop.
+        repeat_on_interference: whether a disturbed start is made once more.
+        soak_s: how long the one case was held, or None for an ordinary sweep.
+    """
+
+    preset: Name
+    budget_s: Finite
+    starts: Positive
+    target_relative_half_width: Finite
+    repeat_on_interference: bool
+    soak_s: Finite | None = None
+
+
+class DeviceRecord(Record):
+    """A device as its backend described it when the run began."""
+
+    key: Name
+    backend: Name
+    name: Name
+    memory_total_bytes: Count | None
+    simulated: bool
+    verified: Name
+    details: Details
+    facts: Details
+
+
+class EngineRecord(Record):
+    """An engine as its worker described it when the run began."""
+
+    name: Name
+    version: Name
+    python: Name
+    simulated: bool
+    details: Details
+
+
+class ModelRecord(Record):
+    """A model of the run, so that its accounting can be repeated from the record alone.
+
+    Attributes:
+        name: as in the cases.
+        weights: ``random`` or ``folder``.
+        source: where the architecture comes from, in words.
+        architecture: the fields of ``profiler.models.architecture.Architecture``.
+    """
+
+    name: Name
+    weights: Literal["random", "folder"]
+    source: Text
+    architecture: Details
+
+
+class NoiseFloor(Record):
+    """How much the device's read bandwidth moves while nothing else is asked of it.
+
+    Attributes:
+        device_key: the device.
+        engine: the engine whose probe was used; probes of different engines are not compared.
+        method: how the probe reads.
+        bytes_per_s: one value per idle probe.
+        tolerance: relative change above which a case is flagged: max(5%, 3 MAD / median).
+    """
+
+    device_key: Name
+    engine: Name
+    method: Name
+    bytes_per_s: tuple[Finite, ...]
+    tolerance: Finite
+
+
+class Ceiling(Record):
+    """What a device itself can do, measured here."""
+
+    device_key: Name
+    name: Literal["read_bandwidth"]
+    ceiling_method: Name
+    measurement: Measurement
+
+
+class Box(Record):
+    """The machine, without anything that names it or its owner."""
+
+    system: Name
+    kernel: Name
+    architecture: Name
+    python: Name
+
+
+class RunRecord(Record):
+    """``run.json``: written once, before the first case, and never changed.
+
+    Attributes:
+        schema_version: version of this format.
+        run_id: random 128-bit hex id.
+        created_utc: ISO 8601, UTC.
+        aiprof_version: version of the tool.
+        command: the options of the sweep, so that it can be repeated.
+        models: every model that a case names.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    created_utc: Utc
+    aiprof_version: Name
+    command: tuple[Text, ...]
+    seed: Seed
+    box: Box
+    devices: tuple[DeviceRecord, ...]
+    engines: tuple[EngineRecord, ...]
+    models: tuple[ModelRecord, ...]
+    noise_floors: tuple[NoiseFloor, ...]
+    ceilings: tuple[Ceiling, ...]
+    settings: PlanSettings
+    cases: tuple[PlannedCase, ...]
+    skipped: tuple[SkippedCase, ...]
+    simulated: bool

@@ -1,0 +1,64 @@
+"""The format of a run on disk. Every class here is a part of ``run.json`` or of a line of ``cases.jsonl``.
+
+Units are SI base units (bytes, seconds, watts, joules, tokens per second) and stand in the names or
+in ``unit``. Something that was not measured is ``None`` with a reason, never 0; NaN and infinity are
+refused on the way in and on the way out. ``docs/schema/`` holds the same as JSON Schema.
+"""
+
+from __future__ import annotations
+
+from profiler.results.case_record import (
+    CaseRecord,
+    SamplesRef,
+    StartRecord,
+    TrialRecord,
+    Work,
+)
+from profiler.results.record_base import (
+    SCHEMA_VERSION,
+    CaseSpec,
+    Failure,
+    Flag,
+    FormatsRecord,
+    Measurement,
+    Prediction,
+    Record,
+)
+from profiler.results.run_record import (
+    Box,
+    Ceiling,
+    DeviceRecord,
+    EngineRecord,
+    ModelRecord,
+    NoiseFloor,
+    PlannedCase,
+    PlanSettings,
+    RunRecord,
+    SkippedCase,
+)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Box",
+    "CaseRecord",
+    "CaseSpec",
+    "Ceiling",
+    "DeviceRecord",
+    "EngineRecord",
+    "Failure",
+    "Flag",
+    "FormatsRecord",
+    "Measurement",
+    "ModelRecord",
+    "NoiseFloor",
+    "PlanSettings",
+    "PlannedCase",
+    "Prediction",
+    "Record",
+    "RunRecord",
+    "SamplesRef",
+    "SkippedCase",
+    "StartRecord",
+    "TrialRecord",
+    "Work",
+]
