@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+CapabilityName = Literal["memory", "energy", "power", "clocks", "temperature", "throttling"]
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,23 @@ class DeviceMemory:
 
 
 @dataclass(frozen=True)
+class CounterPart:
+    """One of several counters that were read together and summed into an :class:`EnergyReading`.
+
+    Attributes:
+        source: e.g. ``rapl:package-1``.
+        joules: its value.
+        wraps_at_joules: value after which it starts again at 0, or None.
+    """
+
+    source: str
+    joules: float
+    wraps_at_joules: float | None
+
+
+@dataclass(frozen=True)
 class EnergyReading:
-    """One read of a cumulative energy counter.
+    """One read of a cumulative energy counter; ``sensors.energy.joules_between`` turns two into an energy.
 
     Attributes:
         joules: counter value; only differences mean anything.
@@ -97,6 +113,7 @@ class EnergyReading:
         wraps_at_joules: value after which the counter starts again at 0, or None.
         source: e.g. ``nvml:total_energy`` or ``rapl:package-0``.
         scope: what the counter covers: chip, board, module, socket, package, …
+        parts: the counters behind a sum (CPU sockets), which wrap one by one; empty for a single counter.
     """
 
     joules: float
@@ -104,13 +121,14 @@ class EnergyReading:
     wraps_at_joules: float | None
     source: str
     scope: str
+    parts: tuple[CounterPart, ...] = ()
 
 
 @dataclass(frozen=True)
 class Capability:
     """Something that a buyer wants measured on a device, and whether it can be here."""
 
-    name: Literal["memory", "energy", "power", "clocks", "temperature", "throttling"]
+    name: CapabilityName
     source: str | None
     unavailable: Unavailable | None
 

@@ -1,0 +1,163 @@
+"""AMD GPUs as the kernel driver ``amdgpu`` shows them in ``/sys`` and ``/sys/class/kfd``.
+
+File names and units: ``Documentation/gpu/amdgpu`` of Linux (memory in bytes, hwmon in uW, mdegC, Hz)
+and ``kfd_topology.c`` for the compute nodes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from profiler.backends.base import Json
+from profiler.backends.identity import normal_pci
+from profiler.backends.tree import Tree, parse_fields
+
+_VENDOR = "0x1002"
+_KFD = "/sys/class/kfd/kfd/topology/nodes"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One AMD GPU with a loaded driver.
+
+    Attributes:
+        path: its directory, ``/sys/class/drm/cardN/device``.
+        pci_address: ``0000:c1:00.0``.
+        uuid: ``GPU-`` + 16 hex digits as HIP spells it, or None where the chip has no number.
+    """
+
+    path: str
+    pci_address: str
+    uuid: str | None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One compute node of the kernel driver; a partitioned GPU has several.
+
+    Attributes:
+        pci_address: of the GPU.
+        target: LLVM's name of its instruction set, ``gfx942``.
+    """
+
+    pci_address: str
+    target: str | None
+
+
+def find_cards(tree: Tree) -> list[Card]:
+    """Return the AMD GPUs in order of their PCI address."""
+    cards: dict[str, Card] = {}
+    for path in tree.glob("/sys/class/drm/card*/device"):
+        if not re.search(r"/card\d+/", path) or tree.text(f"{path}/vendor") != _VENDOR:
+            continue
+        address = normal_pci(parse_fields(tree.text(f"{path}/uevent") or "", "=").get("PCI_SLOT_NAME", ""))
+        if address is None:
+            continue
+        number = (tree.text(f"{path}/unique_id") or "").lower().removeprefix("0x")
+        uuid = f"GPU-{number.rjust(16, '0')}" if re.fullmatch(r"[0-9a-f]{1,16}", number) else None
+        cards.setdefault(address, Card(path, address, uuid))
+    return [cards[address] for address in sorted(cards)]
+
+
+def find_nodes(tree: Tree) -> list[Node]:
+    """Return the compute nodes in the driver's order, which is that of ROCR_VISIBLE_DEVICES."""
+    nodes = []
+    for path in tree.glob(f"{_KFD}/*"):
+        fields = {
+            key: int(value)
+            for key, value in parse_fields(tree.text(f"{path}/properties") or "", " ").items()
+            if value.isdigit()
+        }
+        if not fields.get("simd_count") or "location_id" not in fields:
+            continue  # a CPU, or a GPU that the container may not use
+        domain, location = fields.get("domain", 0), fields["location_id"]
+        bus, device, function = location >> 8 & 0xFF, location >> 3 & 0x1F, location & 7
+        address = f"{domain:04x}:{bus:02x}:{device:02x}.{function}"
+        nodes.append(Node(address, _target(fields.get("gfx_target_version", 0))))
+    return nodes
+
+
+def _target(version: int) -> str | None:
+    """90402 is gfx942, 110000 is gfx1100: decimal major, then minor and stepping as hex digits."""
+    return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}" if version else None
+
+
+def marketing_name(tree: Tree, card: Card) -> str:
+    """Return the product's name from the board, else from libdrm's or the PCI ID list."""
+    product = tree.text(f"{card.path}/product_name")
+    if product:
+        return product
+    device = (tree.text(f"{card.path}/device") or "").removeprefix("0x").lower()
+    revision = tree.text(f"{card.path}/revision") or ""
+    for folder in ("/usr/share/libdrm", "/opt/amdgpu/share/libdrm"):
+        for line in (tree.text(f"{folder}/amdgpu.ids") or "").splitlines():
+            fields = [field.strip() for field in line.split(",", 2)]
+            if len(fields) == 3 and (fields[0].lower(), _bare(fields[1])) == (device, _bare(revision)):
+                return fields[2]
+    return _pci_name(tree, device) or f"AMD GPU [1002:{device or '?'}]"
+
+
+def _bare(number: str) -> str:
+    """``0x0A`` and ``a`` are the same revision."""
+    return number.lower().removeprefix("0x").lstrip("0")
+
+
+def _pci_name(tree: Tree, device: str) -> str | None:
+    for folder in ("/usr/share/misc", "/usr/share/hwdata"):
+        of_amd = False
+        for line in (tree.text(f"{folder}/pci.ids") or "").splitlines():
+            if line[:4].strip() and not line.startswith(("#", "\t")):
+                of_amd = line.lower().startswith("1002 ")
+            elif of_amd and line.startswith(f"\t{device} "):
+                return "AMD " + line.split(None, 1)[1].strip()
+    return None
+
+
+def sensor_file(tree: Tree, card: Card, *names: str) -> str | None:
+    """Return the first of the hwmon files that holds a number, or None."""
+    for folder in tree.glob(f"{card.path}/hwmon/hwmon*"):
+        for name in names:
+            if tree.integer(f"{folder}/{name}") is not None:
+                return f"{folder}/{name}"
+    return None
+
+
+def memory_bytes(tree: Tree, card: Card) -> tuple[int, int] | None:
+    """Return (total, used) of the GPU's own memory, or None when the driver does not say."""
+    total = tree.integer(f"{card.path}/mem_info_vram_total")
+    used = tree.integer(f"{card.path}/mem_info_vram_used")
+    return (total, used) if total and used is not None and used <= total else None
+
+
+def card_facts(tree: Tree, card: Card) -> tuple[dict[str, Json], dict[str, Json]]:
+    """Return the facts of a GPU, and for each fact that is None the reason."""
+    power_cap = sensor_file(tree, card, "power1_cap")
+    microwatts = tree.integer(power_cap) if power_cap else None
+    lanes = tree.integer(f"{card.path}/current_link_width")
+    facts: dict[str, Json] = {
+        "power_limit_w": microwatts * 1e-6 if microwatts else None,
+        "gtt_total_bytes": tree.integer(f"{card.path}/mem_info_gtt_total"),
+        "compute_partition": tree.text(f"{card.path}/current_compute_partition"),
+        "memory_partition": tree.text(f"{card.path}/current_memory_partition"),
+        "vbios_version": tree.text(f"{card.path}/vbios_version"),
+        "pci_id": f"1002:{(tree.text(f'{card.path}/device') or '?').removeprefix('0x')}",
+        "pcie_speed": tree.text(f"{card.path}/current_link_speed"),
+        "pcie_lanes": lanes,
+        "numa_node": tree.integer(f"{card.path}/numa_node"),
+    }
+    files = {
+        "gtt_total_bytes": "mem_info_gtt_total",
+        "compute_partition": "current_compute_partition",
+        "memory_partition": "current_memory_partition",
+        "vbios_version": "vbios_version",
+        "pcie_speed": "current_link_speed",
+        "pcie_lanes": "current_link_width",
+        "numa_node": "numa_node",
+    }
+    unknown: dict[str, Json] = {
+        key: tree.why(f"{card.path}/{name}") for key, name in files.items() if facts[key] is None
+    }
+    if facts["power_limit_w"] is None:
+        unknown["power_limit_w"] = f"there is no power1_cap in {card.path}/hwmon"
+    return facts, unknown

@@ -1,0 +1,219 @@
+"""The CPU as a device: what it is, what this process may use of it, and its sensors."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+from profiler.backends.base import (
+    BackendReport,
+    Capability,
+    Device,
+    DeviceMemory,
+    EnergyReading,
+    Json,
+    Unavailable,
+)
+from profiler.backends.cgroup import Limits, read_limits
+from profiler.backends.cpu_state import (
+    Virtualisation,
+    read_frequency,
+    read_huge_pages,
+    read_memory,
+    read_virtualisation,
+)
+from profiler.backends.cpu_topology import Topology, read_topology
+from profiler.backends.tree import Tree, format_cpu_list, parse_cpu_list, parse_fields
+from profiler.sensors.rapl import Rapl
+
+_SENSOR_DRIVERS = ("coretemp", "k10temp", "zenpower")
+_CPU0 = "/sys/devices/system/cpu/cpu0"
+
+
+class CpuBackend:
+    """The backend ``cpu``: always one device on Linux.
+
+    Args:
+        root: where ``/proc``, ``/sys`` and ``/etc`` are.
+    """
+
+    name = "cpu"
+    verified = "verified on AMD EPYC (2 cores, KVM), 2026-11-23"
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._tree = Tree(root)
+        self._rapl = Rapl(self._tree)
+
+    def report(self) -> BackendReport:
+        """Describe the CPU, its memory and the limits on this process."""
+        tree = self._tree
+        if not tree.exists("/proc/cpuinfo"):
+            missing = Unavailable(
+                "no_procfs", "there is no /proc/cpuinfo", "aiprof runs on Linux with /proc mounted"
+            )
+            return BackendReport(self.name, (), missing, self.verified)
+        topology, limits = read_topology(tree), read_limits(tree)
+        details, unknown = self._details(topology, limits)
+        memory = self._memory(limits)
+        if isinstance(memory, Unavailable):
+            unknown["memory_total_bytes"] = str(memory)
+        device = Device(
+            key=self._key(topology),
+            backend=self.name,
+            ordinal=0,
+            name=topology.model,
+            memory_total_bytes=None if isinstance(memory, Unavailable) else memory.total_bytes,
+            details={**details, "unknown": unknown},
+        )
+        kernel: dict[str, Json] = {"kernel": tree.text("/proc/sys/kernel/osrelease")}
+        return BackendReport(self.name, (device,), None, self.verified, kernel)
+
+    def memory(self, device: Device) -> DeviceMemory | Unavailable:
+        """Read total and available memory, within the control group's limit where there is one."""
+        return self._memory(read_limits(self._tree))
+
+    def energy(self, device: Device) -> EnergyReading | Unavailable:
+        """Read the RAPL counters of all packages; DRAM is not in them."""
+        return self._rapl.read()
+
+    def capabilities(self, device: Device) -> tuple[Capability, ...]:
+        """Try each kind of reading once."""
+        memory, energy = self.memory(device), self.energy(device)
+        no_energy = energy if isinstance(energy, Unavailable) else None
+        energy_source = None if isinstance(energy, Unavailable) else energy.source
+        no_memory = memory if isinstance(memory, Unavailable) else None
+        return (
+            Capability("memory", None if isinstance(memory, Unavailable) else memory.source, no_memory),
+            Capability("energy", energy_source, no_energy),
+            # RAPL has no power reading; power is energy over time.
+            Capability("power", energy_source and f"{energy_source} over time", no_energy),
+            self._clocks(),
+            self._temperature(),
+            self._throttling(),
+        )
+
+    def _memory(self, limits: Limits) -> DeviceMemory | Unavailable:
+        host = read_memory(self._tree)
+        if host.total_bytes is None or host.available_bytes is None:
+            return Unavailable("unreadable", f"memory: {self._tree.why('/proc/meminfo')}")
+        limit = limits.memory_limit_bytes
+        if limit is None or limit >= host.total_bytes:
+            return DeviceMemory(host.total_bytes, host.available_bytes, "/proc/meminfo")
+        if limits.memory_used_bytes is None:
+            return Unavailable(
+                "unreadable", "the control group limits memory but does not say how much is used"
+            )
+        left = max(0, limit - limits.memory_used_bytes)
+        return DeviceMemory(limit, min(left, host.available_bytes), "cgroup memory limit")
+
+    def _details(self, topology: Topology, limits: Limits) -> tuple[dict[str, Json], dict[str, Json]]:
+        """Return the facts, and for each fact that is None the reason."""
+        tree = self._tree
+        virtualisation = read_virtualisation(tree)
+        frequency = read_frequency(tree)
+        fields = parse_fields(tree.text("/proc/self/status") or "")
+        affinity = parse_cpu_list(fields.get("Cpus_allowed_list", ""))
+        details: dict[str, Json] = {
+            **_json(topology),
+            "threads_per_core": _ratio(topology.logical_cpus, topology.physical_cores),
+            "affinity": format_cpu_list(affinity) or None,
+            "usable_cpus": len(affinity) or None,
+            "limits": _json(limits),
+            "host_memory": _json(read_memory(tree)),
+            "huge_pages": _json(read_huge_pages(tree)),
+            "frequency": _json(frequency),
+            "virtualisation": _json(virtualisation),
+            "kernel": tree.text("/proc/sys/kernel/osrelease"),
+        }
+        unknown: dict[str, Json] = {}
+        for key, why in _REASONS.items():
+            if details[key] is None:
+                unknown[key] = why
+        if not topology.caches:
+            unknown["caches"] = "the kernel describes no caches"
+        if not topology.isa:
+            unknown["isa"] = "the kernel lists no instruction set extensions that aiprof knows"
+        if frequency.driver is None:
+            unknown["frequency"] = _no_cpufreq(virtualisation)
+        elif frequency.boost is None:
+            unknown["frequency.boost"] = f"the driver {frequency.driver} shows no boost switch"
+        if virtualisation.virtual is None:
+            unknown["virtualisation.virtual"] = "this architecture has no flag for virtual machines"
+        return details, unknown
+
+    def _key(self, topology: Topology) -> str:
+        machine_id = self._tree.text("/etc/machine-id") or self._tree.text("/var/lib/dbus/machine-id") or ""
+        product = self._tree.text("/sys/class/dmi/id/product_uuid") or ""
+        if re.fullmatch(r"[0-9a-f]{32}", machine_id) and machine_id.strip("0"):
+            identity = machine_id
+        elif re.fullmatch(r"[0-9a-fA-F-]{36}", product) and product.strip("0-") and product.strip("fF-"):
+            identity = product.lower()
+        else:
+            identity = f"{topology.model} {topology.physical_cores} {topology.logical_cpus}"
+        return "cpu-" + hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+    def _clocks(self) -> Capability:
+        if self._tree.integer(f"{_CPU0}/cpufreq/scaling_cur_freq"):
+            return Capability("clocks", "cpufreq", None)
+        reason = _no_cpufreq(read_virtualisation(self._tree))
+        return Capability("clocks", None, Unavailable("no_sensor", reason))
+
+    def _temperature(self) -> Capability:
+        for path in self._tree.glob("/sys/class/hwmon/hwmon*"):
+            name = self._tree.text(f"{path}/name")
+            if name in _SENSOR_DRIVERS and self._tree.integer(f"{path}/temp1_input") is not None:
+                return Capability("temperature", f"hwmon:{name}", None)
+        missing = Unavailable("no_sensor", "there is no CPU temperature sensor in /sys/class/hwmon")
+        if not read_virtualisation(self._tree).virtual:
+            missing = Unavailable(
+                missing.code, missing.text, "sudo modprobe coretemp (Intel) or k10temp (AMD)"
+            )
+        return Capability("temperature", None, missing)
+
+    def _throttling(self) -> Capability:
+        path = f"{_CPU0}/thermal_throttle/package_throttle_count"
+        if self._tree.integer(path) is not None:
+            return Capability("throttling", "thermal_throttle", None)
+        missing = Unavailable(
+            "no_sensor", "the kernel counts thermal throttling on Intel CPUs outside VMs only"
+        )
+        return Capability("throttling", None, missing)
+
+
+_REASONS = {
+    "sockets": "the kernel does not describe CPU packages",
+    "physical_cores": "the kernel does not describe cores",
+    "threads_per_core": "the kernel does not describe cores",
+    "logical_cpus": "neither /sys nor /proc/cpuinfo lists CPUs",
+    "smt": "there is no /sys/devices/system/cpu/smt/control",
+    "vendor": "/proc/cpuinfo names no vendor",
+    "affinity": "/proc/self/status has no Cpus_allowed_list",
+    "usable_cpus": "/proc/self/status has no Cpus_allowed_list",
+    "kernel": "there is no /proc/sys/kernel/osrelease",
+}
+
+
+def _no_cpufreq(virtualisation: Virtualisation) -> str:
+    if virtualisation.virtual:
+        return "a virtual machine does not see the clocks of the hardware"
+    return "there is no cpufreq driver; clocks are under the firmware's control"
+
+
+def _ratio(total: int | None, parts: int | None) -> float | None:
+    return total / parts if total and parts else None
+
+
+def _json(value: object) -> dict[str, Json]:
+    """Return a frozen dataclass of plain values as JSON values."""
+    return {key: _plain(item) for key, item in asdict(value).items()}  # type: ignore[call-overload]
+
+
+def _plain(value: object) -> Json:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    assert value is None or isinstance(value, (bool, int, float, str))
+    return value

@@ -1,0 +1,88 @@
+"""``aiprof devices``: what is in this box, what can be measured on it, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from profiler.backends.base import BackendReport, Capability, Json
+
+
+@click.command("devices")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON in base units.")
+@click.option(
+    "--bundle",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Also write the raw answers of this machine to FILE (.tar.gz), without names and serial numbers.",
+)
+def command(as_json: bool, bundle: Path | None) -> None:
+    """Show the devices of this box, what can be measured on them, and what is missing.
+
+    Exits with 4 when there is no device to measure.
+    """
+    from profiler.backends.discover import capabilities, discover
+    from profiler.errors import NothingMeasuredError
+
+    reports = discover()
+    devices = [device for report in reports for device in report.devices]
+    able = {f"{device.backend}:{device.key}": capabilities(device) for device in devices}
+    if as_json:
+        import json
+
+        click.echo(json.dumps(_document(reports, able), indent=2, allow_nan=False))
+    else:
+        from profiler.cli.devices_view import print_devices
+
+        print_devices(reports, able)
+    if bundle is not None:
+        _write_bundle(bundle, _document(reports, able))
+    if all(device.simulated for device in devices):
+        raise NothingMeasuredError("there is no device to measure on this box (see above for what to do)")
+
+
+def _document(
+    reports: Sequence[BackendReport], able: Mapping[str, tuple[Capability, ...]]
+) -> dict[str, Json]:
+    from dataclasses import asdict
+
+    backends: list[Json] = []
+    for report in reports:
+        devices: list[Json] = []
+        for device in report.devices:
+            capabilities = [asdict(one) for one in able[f"{device.backend}:{device.key}"]]
+            devices.append({**asdict(device), "capabilities": [*capabilities]})
+        backends.append(
+            {
+                "backend": report.backend,
+                "verified": report.verified,
+                "unavailable": asdict(report.unavailable) if report.unavailable else None,
+                "facts": dict(report.facts),
+                "devices": devices,
+            }
+        )
+    return {"backends": backends}
+
+
+def _write_bundle(path: Path, document: dict[str, Json]) -> None:
+    import os
+
+    from profiler.backends.bundle import write_bundle
+    from profiler.backends.scrub import SCRUBBED, find_secrets
+    from profiler.backends.tree import Tree
+
+    tree = Tree()
+    sizes = write_bundle(path, tree, find_secrets(tree, os.environ), document)
+    folders: dict[str, list[int]] = {}
+    for name, size in sizes.items():
+        # A server has hundreds of files per CPU; the folder says what they are.
+        folders.setdefault("/".join(name.split("/")[:5]), []).append(size)
+    for name, own in folders.items():
+        count = f" ({len(own)} files)" if len(own) > 1 else ""
+        click.echo(f"{sum(own):>9,} B  {name}{count}", err=True)
+    click.echo(f"{path}: {len(sizes)} files, {path.stat().st_size:,} bytes packed.", err=True)
+    click.echo(f"Taken out: {', '.join(SCRUBBED)}. Look through it before you send it.", err=True)
