@@ -1,0 +1,1 @@
+"""Sources of energy readings, one file per source, and the arithmetic on them."""

@@ -1,0 +1,117 @@
+"""Power of Ascend NPUs from the program ``npu-smi``, where its library cannot be used.
+
+One call takes up to seconds, so this is for long windows only.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+
+from profiler.backends.base import Unavailable
+from profiler.sensors.base import Read, SensorInfo
+
+_TIMEOUT_S = 10.0
+_POLL_HZ = 1.0
+_MAX_POWER_W = 1500.0
+_NPU = re.compile(r"^\s*NPU ID\s*:\s*(\d+)", re.MULTILINE)
+_CHIPS = re.compile(r"^\s*Chip Count\s*:\s*(\d+)", re.MULTILINE)
+# Some cards print the power of the card too ("Power Dissipation"); it covers all their chips.
+_CHIP_POWER = re.compile(r"^\s*NPU Real-time Power\(W\)\s*:\s*(\S+)", re.MULTILINE)
+_CARD_POWER = re.compile(r"^\s*Power Dissipation\(W\)\s*:\s*(\S+)", re.MULTILINE)
+
+
+class NpuSmi:
+    """Asks ``npu-smi``.
+
+    Args:
+        program: its name or path.
+    """
+
+    def __init__(self, program: str = "npu-smi") -> None:
+        self._program = program
+
+    def owns(self, key: str) -> bool:
+        """Whether the key is one of :meth:`probe`'s."""
+        return key.startswith("dcmi:npu-smi-")
+
+    def probe(self) -> list[SensorInfo]:
+        """Return a power sensor for each NPU, or nothing when the program is missing or lists none."""
+        text = self._run("info", "-l")
+        if isinstance(text, Unavailable):
+            return []
+        sensors = []
+        numbers, counts = _NPU.findall(text), _CHIPS.findall(text)
+        for at, number in enumerate(numbers):
+            chips = int(counts[at]) if at < len(counts) else 1
+            for chip in range(chips):
+                device = f"npu-smi-{number}-{chip}"
+                first = self._power(number, chip)
+                sensors.append(
+                    SensorInfo(
+                        key=f"dcmi:{device}/power",
+                        source="dcmi",
+                        device=device,
+                        kind="power_instant",
+                        scope="chip",
+                        unit="W",
+                        scale=1e-3,
+                        poll_hz=_POLL_HZ,
+                        max_power_w=_MAX_POWER_W,
+                        resolution=100,
+                        unavailable=first if isinstance(first, Unavailable) else None,
+                        note="from npu-smi, once per second",
+                    )
+                )
+        return sensors
+
+    def open(self, keys: Sequence[str]) -> dict[str, Read | Unavailable]:
+        """Return the reader of each key."""
+        readers: dict[str, Read | Unavailable] = {}
+        for key in keys:
+            match = re.fullmatch(r"dcmi:npu-smi-(\d+)-(\d+)/power", key)
+            if match is None:
+                readers[key] = Unavailable("no_sensor", f"npu-smi has no {key}")
+                continue
+            number, chip = match[1], int(match[2])
+            readers[key] = lambda number=number, chip=chip: self._power(number, chip)  # type: ignore[misc]
+        return readers
+
+    def _power(self, number: str, chip: int) -> int | Unavailable:
+        """Return the power of a chip in milliwatts."""
+        text = self._run("info", "-t", "power", "-i", number, "-c", str(chip))
+        if isinstance(text, Unavailable):
+            return text
+        found = _CHIP_POWER.search(text)
+        if found is None and chip == 0:
+            found = _CARD_POWER.search(text)
+        if found is None or found[1] in ("-", "NA", "N/A"):
+            if chip > 0:
+                return Unavailable("partition_secondary", "the card's power is shown on its first chip")
+            return Unavailable("not_supported_by_device", "npu-smi shows no power for this NPU")
+        try:
+            watts = float(found[1])
+        except ValueError:
+            return Unavailable("unreadable", f"npu-smi shows '{found[1][:20]}' for the power")
+        if watts <= 0:
+            return Unavailable("implausible", "npu-smi shows 0 W, as it does with an alarm")
+        return round(watts * 1000)
+
+    def _run(self, *arguments: str) -> str | Unavailable:
+        try:
+            done = subprocess.run(
+                [self._program, *arguments],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return Unavailable("timeout", f"npu-smi did not answer within {_TIMEOUT_S:.0f} s")
+        except OSError as error:
+            return Unavailable("no_library", f"npu-smi cannot be run ({error.strerror or error})")
+        if done.returncode != 0:
+            lines = (done.stdout + done.stderr).decode("utf-8", "replace").strip().splitlines()
+            return Unavailable("unreadable", f"npu-smi failed: {lines[0][:120] if lines else 'no message'}")
+        return done.stdout.decode("utf-8", "replace")

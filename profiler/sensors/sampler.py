@@ -1,0 +1,310 @@
+"""The conductor's side of the sampler: start it, take over its reads, ask for the energy of a window.
+
+::
+
+    with Sampler(sensors) as sampler:
+        t0_ns = time.monotonic_ns()
+        ...
+        energy = sampler.energy(key, t0_ns, time.monotonic_ns())
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from profiler.backends.base import Json, Unavailable
+from profiler.sensors import ring
+from profiler.sensors.base import READ_FAILURES, Energy, Sample, SensorInfo
+from profiler.sensors.power import power_energy
+from profiler.sensors.ticks import Series, find_ticks, series
+from profiler.sensors.window import counter_energy
+
+START_S = 30.0  # opening a vendor's library can take seconds
+_RETAINED_S = 1200.0
+_BYTES_PER_READ = 32
+# Around a window: enough for trailing averages, and to see how much the power moves.
+_AROUND_S = 5.0
+# CLOCK_MONOTONIC stops while the machine is suspended, CLOCK_BOOTTIME does not.
+_SUSPENDED_NS = 100_000_000
+
+
+class Sampler:
+    """Samples sensors in a process of its own while it is entered.
+
+    Reads are kept in shared memory for twenty minutes; every call takes over what is new, and the reads of
+    the last ``history_s`` are kept. If the process dies or is starved there are no reads, and windows over
+    that time are flagged or have no energy; nothing is made up.
+
+    Args:
+        sensors: what to read; those that are unavailable are left out and stay so.
+        options: constructor arguments of each source by name, as its ``options()`` returned them.
+        history_s: seconds of reads to keep.
+    """
+
+    def __init__(
+        self,
+        sensors: Sequence[SensorInfo],
+        options: Mapping[str, Mapping[str, Json]] | None = None,
+        *,
+        history_s: float = 3600.0,
+    ) -> None:
+        self._infos = {info.key: info for info in sensors}
+        self._options = options or {}
+        self._history_ns = round(history_s * 1e9)
+        self._sampled = [info.key for info in sensors if info.unavailable is None]
+        self._rows: dict[str, list[np.ndarray[Any, np.dtype[np.int64]]]] = {key: [] for key in self._sampled}
+        self._taken = dict.fromkeys(self._sampled, 0)
+        self._suspends: list[tuple[int, int]] = []
+        self._clocks = _clocks()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ring: ring.Ring | None = None
+
+    def __enter__(self) -> Sampler:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def infos(self) -> dict[str, SensorInfo]:
+        """The sensors by key, with what was refused when they were opened."""
+        return dict(self._infos)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the sampler, or None when it does not run."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def start(self) -> None:
+        """Start the process and wait until it samples; without any sensor to read nothing is started.
+
+        A process that does not start leaves its sensors unavailable with code ``sampler_failed``.
+        """
+        if not self._sampled:
+            return
+        rate = max(self._infos[key].poll_hz for key in self._sampled)
+        capacity = max(1024, round(_RETAINED_S * rate))
+        descriptor = ring.create(len(self._sampled), capacity)
+        config = {
+            "descriptor": descriptor,
+            "channels": len(self._sampled),
+            "capacity": capacity,
+            "sources": self._sources(),
+        }
+        try:
+            self._ring = ring.Ring(descriptor, len(self._sampled), capacity)
+            self._launch(config, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _sources(self) -> list[dict[str, Any]]:
+        sources: dict[str, dict[str, Any]] = {}
+        for channel, key in enumerate(self._sampled):
+            info = self._infos[key]
+            entry = sources.setdefault(
+                info.source,
+                {"name": info.source, "options": dict(self._options.get(info.source, {})), "keys": {}},
+            )
+            entry["keys"][key] = [channel, info.poll_hz]
+        return list(sources.values())
+
+    def _launch(self, config: Mapping[str, Any], descriptor: int) -> None:
+        root = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        with tempfile.TemporaryFile() as messages:
+            self._process = subprocess.Popen(
+                # -P: the folder that aiprof happens to run in is not a place to import from.
+                [sys.executable, "-P", "-m", "profiler.sensors.sampler_process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=messages,
+                pass_fds=(descriptor,),
+                env={**os.environ, "PYTHONPATH": path},
+                start_new_session=True,  # Ctrl-C is for the conductor, which then ends the sampler
+            )
+            answer = self._answer(self._process, config)
+            if answer is not None:
+                for key, refusal in answer["refused"].items():
+                    self._infos[key] = replace(self._infos[key], unavailable=Unavailable(*refusal))
+                return
+            messages.seek(0)
+            lines = messages.read().decode("utf-8", "replace").strip().splitlines()
+        self.stop()
+        last = lines[-1][:200] if lines else f"no answer within {START_S:.0f} s"
+        failed = Unavailable("sampler_failed", f"the sampler process did not start: {last}")
+        for key in self._sampled:
+            self._infos[key] = replace(self._infos[key], unavailable=failed)
+
+    def _answer(self, process: subprocess.Popen[bytes], config: Mapping[str, Any]) -> dict[str, Any] | None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(config).encode() + b"\n")
+            process.stdin.flush()
+            if not select.select([process.stdout], [], [], START_S)[0]:
+                return None
+            line = process.stdout.readline()
+            answer: dict[str, Any] | None = json.loads(line) if line else None
+        except (BrokenPipeError, json.JSONDecodeError):
+            return None
+        return answer
+
+    def stop(self) -> None:
+        """End the process; the reads taken over so far stay."""
+        if self._ring is not None:
+            self.drain()
+        if self._process is not None:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            with contextlib.suppress(BrokenPipeError):  # it is gone already
+                self._process.stdin.close()
+            try:
+                self._process.wait(2)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process.stdout.close()
+        if self._ring is not None:
+            self.drain()
+            self._ring.close()
+            self._ring = None
+
+    def drain(self) -> None:
+        """Take over the reads made since the last call; do so at least every twenty minutes."""
+        self._notice_suspend()
+        if self._ring is None:
+            return
+        for channel, key in enumerate(self._sampled):
+            self._taken[key], raw = self._ring.read(channel, self._taken[key])
+            if raw:
+                self._rows[key].append(np.frombuffer(raw, dtype=np.int64).reshape(-1, 4))
+
+    def series(self, key: str, t0_ns: int | None = None, t1_ns: int | None = None) -> Series:
+        """Return the reads of a sensor, all or those between two moments."""
+        self.drain()
+        rows = self._rows.get(key)
+        if rows is not None and len(rows) > 1:
+            joined = np.concatenate(rows)
+            oldest = np.searchsorted(joined[:, 1], joined[-1, 1] - self._history_ns)
+            rows[:] = [joined[int(oldest) :]]
+        reads = series(rows[0] if rows else [])
+        if t0_ns is None and t1_ns is None:
+            return reads
+        return reads.between(t0_ns or 0, t1_ns if t1_ns is not None else time.monotonic_ns())
+
+    def samples(self, key: str, t0_ns: int | None = None, t1_ns: int | None = None) -> list[Sample]:
+        """Return the reads of a sensor as objects."""
+        reads = self.series(key, t0_ns, t1_ns)
+        columns = (reads.t_before_ns, reads.t_after_ns, reads.raw, reads.failure)
+        return [
+            Sample(key, before, after, None if failure else raw, READ_FAILURES[failure])
+            for before, after, raw, failure in zip(*(column.tolist() for column in columns), strict=True)
+        ]
+
+    def energy(
+        self,
+        key: str,
+        t0_ns: int,
+        t1_ns: int,
+        *,
+        wait_s: float | None = None,
+        widen: bool = True,
+        max_relative_bound: float | None = None,
+        step_period_s: float | None = None,
+    ) -> Energy:
+        """Return the energy of one sensor over a window; the reason why not where there is none.
+
+        Args:
+            key: of an energy counter or a power sensor.
+            t0_ns: beginning, CLOCK_MONOTONIC.
+            t1_ns: end.
+            wait_s: how long to wait for the first new value after the window; by default up to three
+                ticks (half an averaging window more where readings are averages), at most 5 s.
+            widen: see :func:`profiler.sensors.window.counter_energy`.
+            max_relative_bound: refuse a value that is less certain.
+            step_period_s: see :func:`profiler.sensors.power.power_energy`.
+
+        Raises:
+            KeyError: the key is not one of the sampler's sensors.
+        """
+        info = self._with_tick(self._infos[key])
+        if info.unavailable is not None:
+            return Energy(
+                None, None, "none", info.scope, t0_ns, t1_ns, 0, None, (), info.unavailable, info.simulated
+            )
+        around_ns = round((_AROUND_S + (info.average_window_s or 0.0)) * 1e9)
+        deadline_ns = t1_ns + round((self._patience_s(info) if wait_s is None else wait_s) * 1e9)
+        while True:
+            reads = self.series(key, t0_ns - around_ns, t1_ns + around_ns)
+            if info.kind == "energy_counter":
+                energy = counter_energy(
+                    reads, info, t0_ns, t1_ns, widen=widen, max_relative_bound=max_relative_bound
+                )
+            else:
+                energy = power_energy(
+                    reads, info, t0_ns, t1_ns,
+                    max_relative_bound=max_relative_bound, step_period_s=step_period_s,
+                )  # fmt: skip
+            waiting = energy.reason is not None and energy.reason.code in ("window_not_covered", "no_samples")
+            if not waiting or self.pid is None or time.monotonic_ns() >= deadline_ns:
+                return self._checked(energy)
+            time.sleep(min(0.02, 1 / info.poll_hz))
+
+    def _with_tick(self, info: SensorInfo) -> SensorInfo:
+        """Add the counter's tick as the first second of reads shows it, which begins with a fast burst."""
+        if info.tick_s is None and info.kind == "energy_counter" and info.unavailable is None:
+            reads = self.series(info.key)
+            if len(reads):
+                first = reads.between(0, int(reads.t_after_ns[0]) + 10**9)
+                info = self._infos[info.key] = replace(info, tick_s=find_ticks(first, info).tick_s)
+        return info
+
+    def _patience_s(self, info: SensorInfo) -> float:
+        return min(5.0, 3 * (info.tick_s or 0.15) + 2 / info.poll_hz + (info.average_window_s or 0.0))
+
+    def _checked(self, energy: Energy) -> Energy:
+        """Refuse what a suspended machine or a dead sampler makes worthless."""
+        for before_ns, after_ns in self._suspends:
+            if before_ns < energy.t1_ns and energy.t0_ns < after_ns:
+                reason = Unavailable(
+                    "suspended", "the machine was suspended meanwhile", "repeat the measurement"
+                )
+                return replace(energy, joules=None, bound_j=None, method="none", reason=reason)
+        uncovered = energy.reason is not None and energy.reason.code in ("window_not_covered", "no_samples")
+        if uncovered and self._process is not None and self.pid is None and self._ring is not None:
+            code = self._process.returncode
+            died = Unavailable(
+                "sampler_died", f"the sampler process ended ({code})", "repeat the measurement"
+            )
+            return replace(energy, reason=died, flags=(*energy.flags, "gap"))
+        return energy
+
+    def _notice_suspend(self) -> None:
+        before, now = self._clocks, _clocks()
+        self._clocks = now
+        if now[1] - now[0] - (before[1] - before[0]) > _SUSPENDED_NS:
+            self._suspends.append((before[0], now[0]))
+
+
+def _clocks() -> tuple[int, int]:
+    """CLOCK_MONOTONIC and CLOCK_BOOTTIME; the same clock twice where the second does not exist."""
+    now_ns = time.monotonic_ns()
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return now_ns, now_ns if boot is None else time.clock_gettime_ns(boot)

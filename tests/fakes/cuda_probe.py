@@ -1,0 +1,53 @@
+"""Runs the CUDA backend in a process of its own, where the fake driver library can be found, and prints JSON.
+
+Arguments: the root of a made-up machine, and optionally a file that replaces the fake's
+configuration between two reads of the energy counters.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from profiler.backends.base import EnergyReading, Unavailable
+from profiler.backends.cuda import CudaBackend
+from profiler.sensors.energy import joules_between
+
+
+def plain(answer: Any) -> Any:
+    return answer if isinstance(answer, (int, float)) or answer is None else asdict(answer)
+
+
+def main() -> None:
+    backend = CudaBackend(Path(sys.argv[1]))
+    report = backend.report()
+    first = {device.key: backend.energy(device) for device in report.devices}
+    answers: dict[str, Any] = {
+        "report": asdict(report),
+        "memory": {device.key: plain(backend.memory(device)) for device in report.devices},
+        "energy": {key: plain(reading) for key, reading in first.items()},
+        "capabilities": {
+            device.key: {one.name: asdict(one) for one in backend.capabilities(device)}
+            for device in report.devices
+        },
+    }
+    if len(sys.argv) > 2:
+        shutil.copyfile(sys.argv[2], os.environ["FAKE_NVML_CONFIG"])
+        answers["joules"] = {}
+        for device in report.devices:
+            before, after = first[device.key], backend.energy(device)
+            if isinstance(before, EnergyReading) and isinstance(after, EnergyReading):
+                between = joules_between(before, after)
+                answers["joules"][device.key] = plain(between)
+            else:
+                answers["joules"][device.key] = asdict(after if isinstance(after, Unavailable) else before)
+    print(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Ascend sensors over a libdcmi.so and an npu-smi without an NPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.power import FAKES, Profile
+
+from profiler.backends.base import Unavailable
+from profiler.sensors.npu_smi import NpuSmi
+
+WORK = Profile([(0.0, 90.0), (0.9, 310.5), (1.7, 250.0)])
+WINDOW = (0.3, 1.9)
+NO_DEVICE = -8007
+
+
+@pytest.fixture(scope="module")
+def answers(sensor_run: Any, libraries: Path) -> dict[str, Any]:
+    """Two cards of two chips: working, lost on the way, at 0 W, without power."""
+    config: dict[str, object] = {
+        "cards": 2, "chips": 2,
+        "0.profile": str(WORK), "0.update_ms": 20,
+        "1.profile": str(WORK), "1.update_ms": 20,
+        "1.error.dcmi_get_device_power_info": f"{NO_DEVICE}@1.5",
+        "2.profile": "0:0",
+        "3.error.dcmi_get_device_power_info": -8255,
+    }  # fmt: skip
+    found: dict[str, Any] = sensor_run(
+        "dcmi", config, options={"library": str(libraries / "libdcmi.so")}, seconds=2.2, windows=[WINDOW]
+    )
+    return found
+
+
+def test_energy_is_integrated_from_tenths_of_watts(answers: dict[str, Any]) -> None:
+    (energy,) = answers["energy"]["dcmi:0000:c1:00.0/power"]
+    truth = WORK.joules(*WINDOW)
+    assert energy["method"] == "power_integral"
+    assert abs(energy["joules"] - truth) <= energy["bound_j"]
+    assert energy["bound_j"] < 0.4 * truth
+    assert energy["scope"] == "chip"
+
+
+def test_a_chip_that_is_lost_has_no_energy(answers: dict[str, Any]) -> None:
+    (energy,) = answers["energy"]["dcmi:0000:c2:00.0/power"]
+    assert energy["joules"] is None
+    assert energy["reason"]["code"] == "no_device"
+
+
+def test_chips_that_show_no_power(answers: dict[str, Any]) -> None:
+    infos = {info["key"]: info for info in answers["infos"]}
+    assert infos["dcmi:0000:c3:00.0/power"]["unavailable"]["code"] == "implausible"
+    assert infos["dcmi:0000:c4:00.0/power"]["unavailable"]["code"] == "not_supported_by_device"
+    assert infos["dcmi:0000:c1:00.0/memory_used"]["scale"] == 1 << 20
+    assert set(answers["energy"]["dcmi:0000:c1:00.0/memory_used"]["values"]) == {3417}
+    assert all(info["simulated"] for info in infos.values())
+
+
+@pytest.mark.parametrize(
+    ("library", "config", "code"),
+    [
+        ("libdcmi_v2_only.so", {"cards": 1}, "library_mismatch"),
+        ("missing.so", {}, "no_library"),
+        ("libdcmi.so", {"cards": 0}, "no_device"),
+        ("libdcmi.so", {"cards": 1, "error.dcmi_init": -8005}, "driver_not_loaded"),
+    ],
+)
+def test_reasons_for_having_none(
+    sensor_run: Any, libraries: Path, library: str, config: dict[str, object], code: str
+) -> None:
+    options = {"library": str(libraries / library), "npu_smi": "/nowhere/npu-smi"}
+    (info,) = sensor_run("dcmi", config, options=options)["infos"]
+    assert info["unavailable"]["code"] == code
+
+
+@pytest.fixture
+def npu_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def configured(**values: object) -> NpuSmi:
+        path = tmp_path / "npu-smi.json"
+        path.write_text(json.dumps(values))
+        monkeypatch.setenv("FAKE_NPU_SMI_CONFIG", str(path))
+        return NpuSmi(str(FAKES / "npu-smi"))
+
+    return configured
+
+
+def read(program: NpuSmi, key: str) -> int | Unavailable:
+    opened = program.open([key])[key]
+    return opened if isinstance(opened, Unavailable) else opened()
+
+
+def test_the_program_stands_in_for_the_library(npu_smi: Any) -> None:
+    program = npu_smi(cards=2, power=["65.3", "71"])
+    sensors = program.probe()
+    assert [info.key for info in sensors] == ["dcmi:npu-smi-0-0/power", "dcmi:npu-smi-1-0/power"]
+    assert [read(program, info.key) for info in sensors] == [65_300, 71_000]
+    assert all(info.unavailable is None and program.owns(info.key) for info in sensors)
+
+
+def test_the_second_chip_of_a_card_shows_a_dash(npu_smi: Any) -> None:
+    first, second = npu_smi(cards=1, chips=2, power=["130.5", "-"]).probe()
+    assert first.unavailable is None
+    assert second.unavailable is not None
+    assert second.unavailable.code == "partition_secondary"
+
+
+def test_what_the_program_may_say(npu_smi: Any) -> None:
+    key = "dcmi:npu-smi-0-0/power"
+    assert read(npu_smi(cards=1, card_power=["70.1"]), key) == 70_100
+    for values, code in (
+        ({"power": ["0.0"]}, "implausible"),
+        ({"power": ["hot"]}, "unreadable"),
+        ({"power": ["NA"]}, "not_supported_by_device"),
+        ({"fail": "DrvMngGetConsoleLogLevel failed"}, "unreadable"),
+    ):
+        answer = read(npu_smi(cards=1, **values), key)
+        assert isinstance(answer, Unavailable)
+        assert answer.code == code
+
+
+def test_a_program_that_is_not_there() -> None:
+    assert NpuSmi("/nowhere/npu-smi").probe() == []
