@@ -1,0 +1,57 @@
+"""What the answers of a worker must hold (docs/architecture.md), checked where they arrive.
+
+An engine may come from another package; what it leaves out must fail its case with a clear line, not
+the sweep with a traceback.
+"""
+
+from __future__ import annotations
+
+from types import NoneType
+from typing import Any
+
+_NUMBER = (int, float)
+_MAYBE_BYTES = (int, NoneType)
+
+ANSWERS: dict[str, dict[str, tuple[type, ...]]] = {
+    "hello": {"engine": (dict,), "devices": (list,), "simulated": (bool,), "python": (str,)},
+    "load": {
+        "weights_bytes": (int,),
+        "kv_cache_bytes": (int,),
+        "load_s": _NUMBER,
+        "compile_s": (*_NUMBER, NoneType),
+        "details": (dict,),
+    },
+    "run": {
+        "submit_ns": (int,),
+        "first_token_ns": (int,),
+        "last_token_ns": (int,),
+        "step_ns": (list, NoneType),
+        "output_sha256": (str,),
+    },
+    "probe": {"bytes_per_s": (list,), "method": (str,)},
+    "memory": {
+        "engine_peak_bytes": _MAYBE_BYTES,
+        "process_rss_bytes": _MAYBE_BYTES,
+        "peak_process_bytes": _MAYBE_BYTES,
+        "device_total_bytes": _MAYBE_BYTES,
+        "device_free_bytes": _MAYBE_BYTES,
+    },
+}
+
+
+def fault_in(op: str, result: dict[str, Any]) -> str | None:
+    """Return what is wrong with the answer to ``op``, or None."""
+    for name, types in ANSWERS.get(op, {}).items():
+        if name not in result:
+            return f"the engine's answer to {op} lacks {name}"
+        value = result[name]
+        # bool is an int to Python, and to nobody who reads a record.
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            wanted = " or ".join("null" if kind is NoneType else kind.__name__ for kind in types)
+            return f"the engine's answer to {op} has {name} = {str(value)[:40]!r}, which is not {wanted}"
+    if op == "probe" and not (
+        result["bytes_per_s"]
+        and all(isinstance(rate, _NUMBER) and rate > 0 for rate in result["bytes_per_s"])
+    ):
+        return "the engine's answer to probe has no positive bytes_per_s"
+    return None
