@@ -1,0 +1,126 @@
+"""Conductor side of the ``torch`` engine; does not import torch, which only the worker needs to have."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from profiler.backends.base import Device
+from profiler.errors import UsageError, unknown
+from profiler.models.architecture import Architecture
+from profiler.models.formats import Formats
+from profiler.worker.torch_support import (
+    BLOCK_SCALED,
+    FAMILIES,
+    FORMATS,
+    LINEAR,
+    NO_BLOCK_SCALES,
+    OPTIONS,
+    ROPE_TYPES,
+)
+
+_PCI_ADDRESS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", re.IGNORECASE)
+
+
+class TorchEngine:
+    """Our own decoder in plain PyTorch, on whatever device the worker's PyTorch has."""
+
+    name = "torch"
+    simulated = False
+
+    def unsupported(self, architecture: Architecture, formats: Formats, device: Device) -> str | None:
+        """Return why this model or these formats do not run, or None."""
+        if architecture.family not in FAMILIES:
+            return (
+                f"the torch engine does not run the family {architecture.family}, only {', '.join(FAMILIES)}"
+            )
+        rope_type = (architecture.rope_scaling or {}).get("rope_type", "default")
+        if rope_type not in ROPE_TYPES:
+            return f"the torch engine does not know rope_type {rope_type}, only {', '.join(ROPE_TYPES)}"
+        if formats.weight_format == BLOCK_SCALED:
+            return f"the torch engine does not run {NO_BLOCK_SCALES}"
+        asked = {formats.weight_format, formats.compute_dtype, formats.kv_dtype}
+        if not asked <= set(FORMATS) or len(asked) > 1:
+            return (
+                f"the torch engine keeps weights, computation and cache in one of {', '.join(FORMATS)}, "
+                f"not in {formats.weight_format}, {formats.compute_dtype} and {formats.kv_dtype}"
+            )
+        return None
+
+    def device_string(self, device: Device, hello: dict[str, Any]) -> str:
+        """Return ``cpu``, ``cuda:1``, ``npu:0``, … for ``device``.
+
+        Raises:
+            UsageError: the worker's PyTorch was built without support for it, or cannot reach it.
+        """
+        if device.backend == "cpu":
+            return "cpu"
+        seen: list[dict[str, Any]] = hello["devices"]
+        for same in (_same_uuid, _same_pci_address):
+            for entry in seen:
+                if same(device, entry):
+                    return str(entry["device"])
+        version = hello["engine"]["version"]
+        raise UsageError(
+            f"engine torch does not see {device.name} ({device.key}): its PyTorch {version} has only "
+            f"{', '.join(entry['device'] for entry in seen)}; give a Python with a PyTorch for it (--python)"
+        )
+
+    def options(self, given: dict[str, str]) -> dict[str, Any]:
+        """Parse ``threads=N``, ``linear=packed|plain`` and ``layers=N`` or ``layers=DENSE+MOE``.
+
+        ``layers`` loads a slice of the model, never done unless asked for.
+
+        Raises:
+            UsageError: an unknown option, or a value that does not fit it.
+        """
+        for key in given:
+            if key not in OPTIONS:
+                raise UsageError(f"--engine-option: {unknown('option of engine torch', key, OPTIONS)}")
+        parsers = {"threads": _threads, "linear": _linear, "layers": _layers}
+        return {key: parsers[key](text) for key, text in given.items()}
+
+
+def _threads(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", text):
+        raise UsageError(f"--engine-option threads={text}: must be a whole number above 0")
+    return int(text)
+
+
+def _linear(text: str) -> str:
+    if text not in LINEAR:
+        raise UsageError(f"--engine-option linear={text}: must be one of {', '.join(LINEAR)}")
+    return text
+
+
+def _layers(text: str) -> int | list[int]:
+    match = re.fullmatch(r"([0-9]{1,4})(?:\+([0-9]{1,4}))?", text)
+    numbers = [int(part) for part in match.groups() if part is not None] if match else []
+    if not sum(numbers):
+        raise UsageError(
+            f"--engine-option layers={text}: must be a number of layers above 0, or two for a model with "
+            "experts: dense ones and those with experts, as in 1+3"
+        )
+    return numbers if len(numbers) == 2 else numbers[0]
+
+
+def _same_uuid(device: Device, entry: dict[str, Any]) -> bool:
+    return (
+        device.uuid is not None and entry["uuid"] is not None and _bare(device.uuid) == _bare(entry["uuid"])
+    )
+
+
+def _bare(uuid: str) -> str:
+    """Return the UUID without the vendor's prefix, which PyTorch leaves out."""
+    return re.sub(r"^(gpu|mig)-", "", uuid.lower())
+
+
+def _same_pci_address(device: Device, entry: dict[str, Any]) -> bool:
+    ours, theirs = _pci_numbers(device.pci_address), _pci_numbers(entry["pci_address"])
+    return ours is not None and ours == theirs
+
+
+def _pci_numbers(address: str | None) -> tuple[int, ...] | None:
+    """Return the four numbers of an address: NVML writes the domain with eight digits, Linux with four."""
+    match = _PCI_ADDRESS.fullmatch(address or "")
+    return tuple(int(part, 16) for part in match.groups()) if match else None

@@ -1,0 +1,163 @@
+"""One decoder in plain PyTorch for Llama 3.x, Qwen2 and 2.5, Qwen3, Qwen3-MoE and DeepSeek-V3/R1.
+
+All sequences of a batch are equally long, so the position is a number on the host: the cache is
+sliced to what is filled, attention needs no mask, and a decode run never waits for the device.
+
+Each part takes its own (fused) tensors from :class:`Parameters` and names the Hugging Face tensors
+that lie in them through ``tensors()``; whoever fills the weights writes through these views.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Iterator
+
+import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
+
+from .attention import GroupedQueryAttention, LatentAttention
+from .elementwise import rms_norm
+from .experts import DenseMlp, MixtureOfExperts
+from .parameters import Parameters
+from .protocol import EngineError
+from .rotary import rotary_table
+from .torch_support import FAMILIES, ROPE_TYPES
+
+Named = Iterator[tuple[str, Any]]
+
+
+class Decoder:
+    """The whole model with its cache, or a slice of it; weights are uninitialised until somebody fills them.
+
+    Args:
+        architecture: fields of ``profiler.models.architecture.Architecture`` as a dict.
+        parameters: allocates, on the right device and with a cache of the right size; one for each decoder.
+        layers: the layers to build, by their number in the model; None builds all. A slice leaves layers
+            out and connects the others: it does their work, and generates nonsense.
+
+    Raises:
+        EngineError: ``unsupported``, naming the family or the rotary scaling.
+    """
+
+    def __init__(
+        self, architecture: dict[str, Any], parameters: Parameters, layers: list[int] | None = None
+    ) -> None:
+        require_supported(architecture)
+        vocabulary, hidden = architecture["vocab_size"], architecture["hidden_size"]
+        self.vocab_size, self._tied = vocabulary, architecture["tied_embeddings"]
+        self._eps, self._architecture = architecture["norm_eps"], architecture
+        self._embedding = parameters.tensor(vocabulary, hidden)
+        numbers = range(architecture["layers"]) if layers is None else layers
+        self._layers = {number: Layer(number, architecture, parameters) for number in numbers}
+        self._norm = parameters.tensor(hidden)
+        tied, untied = parameters.tied, parameters.linear
+        self._head = tied(self._embedding) if self._tied else untied(vocabulary, hidden)
+        table = rotary_table(architecture, parameters.max_tokens)
+        self._cos, self._sin = (part.to(parameters.dtype).to(parameters.storage) for part in table)
+
+    @property
+    def details(self) -> dict[str, str | None]:
+        """How attention and experts are computed, in words."""
+        kinds = [layer.kinds for layer in self._layers.values()]
+        experts = [experts for _, experts in kinds if experts is not None]
+        return {"attention": kinds[0][0], "experts": experts[0] if experts else None}
+
+    def tensors(self) -> Named:
+        """Yield (Hugging Face name, view to fill) of every weight, a tied head only as the embedding.
+
+        Only before :meth:`Parameters.pack`, after which there is nothing left to fill.
+        """
+        yield "model.embed_tokens.weight", self._embedding
+        for number, layer in self._layers.items():
+            for name, tensor in layer.tensors():
+                yield f"model.layers.{number}.{name}", tensor
+        yield "model.norm.weight", self._norm
+        if not self._tied:
+            yield "lm_head.weight", self._head.weight
+
+    def leaves_out(self, name: str) -> bool:
+        """Whether a checkpoint of this model may hold the tensor ``name``, which the decoder does not use.
+
+        A tied head, rotary frequencies (old Llama checkpoints carry them, they follow from the
+        configuration), layers outside a slice, and DeepSeek's layers for multi-token prediction,
+        which come after the last one.
+        """
+        if name.endswith(".rotary_emb.inv_freq") or (self._tied and name == "lm_head.weight"):
+            return True
+        layer = re.match(r"model\.layers\.([0-9]{1,6})\.", name)
+        if layer is None:
+            return False
+        number, predicting = int(layer.group(1)), self._architecture["family"] == "deepseek_v3"
+        return predicting if number >= self._architecture["layers"] else number not in self._layers
+
+    def forward(self, ids: Any, position: int) -> Any:
+        """Return the logits ``[B, vocab]`` that follow the last of ``ids``.
+
+        Args:
+            ids: ``[B, T]`` int64 on the device: whole prompts (``position`` 0), or the next token of each.
+            position: tokens of each sequence that are in the cache already.
+        """
+        span = slice(position, position + ids.shape[1])
+        rotary = self._cos[span], self._sin[span]
+        x = F.embedding(ids, self._embedding)
+        for layer in self._layers.values():
+            x = layer(x, rotary, position)
+        return self._head(rms_norm(x[:, -1], self._norm, self._eps))
+
+    def step(self, ids: Any, position: int) -> Any:
+        """Like :meth:`forward`, but return the greedy next tokens ``[B, 1]``, still on the device."""
+        return self.forward(ids, position).argmax(-1, keepdim=True)
+
+
+class Layer:
+    """One decoder layer: attention and MLP, each after its norm and added to the residual stream."""
+
+    def __init__(self, number: int, architecture: dict[str, Any], parameters: Parameters) -> None:
+        hidden, moe = architecture["hidden_size"], architecture["experts"]
+        self._eps = architecture["norm_eps"]
+        self._input_norm = parameters.tensor(hidden)
+        latent = architecture["latent_attention"] is not None
+        self._attention = (LatentAttention if latent else GroupedQueryAttention)(architecture, parameters)
+        self._mlp_norm = parameters.tensor(hidden)
+        self._mlp: DenseMlp | MixtureOfExperts
+        if moe is None or number < moe["dense_layers"]:
+            self._mlp = DenseMlp(hidden, architecture["intermediate_size"], parameters)
+        else:
+            self._mlp = MixtureOfExperts(architecture, parameters)
+
+    @property
+    def kinds(self) -> tuple[str, str | None]:
+        """How its attention and, where it has them, its experts are computed."""
+        mlp = self._mlp
+        return self._attention.kind, mlp.routed.kind if isinstance(mlp, MixtureOfExperts) else None
+
+    def tensors(self) -> Named:
+        """Yield (name below ``model.layers.N``, view to fill)."""
+        yield "input_layernorm.weight", self._input_norm
+        yield from self._attention.tensors()
+        yield "post_attention_layernorm.weight", self._mlp_norm
+        yield from self._mlp.tensors()
+
+    def __call__(self, x: Any, rotary: tuple[Any, Any], position: int) -> Any:
+        """Return the residual stream ``[B, T, hidden]`` after this layer."""
+        x = x + self._attention(rms_norm(x, self._input_norm, self._eps), rotary, position)
+        return x + self._mlp(rms_norm(x, self._mlp_norm, self._eps))
+
+
+def require_supported(architecture: dict[str, Any]) -> None:
+    """Refuse what this decoder would compute wrongly.
+
+    Raises:
+        EngineError: ``unsupported``.
+    """
+    family, scaling = architecture["family"], architecture["rope_scaling"] or {}
+    if family not in FAMILIES:
+        raise EngineError(
+            "unsupported",
+            f"the torch engine does not run the family {family} (it runs {', '.join(FAMILIES)})",
+        )
+    kind = scaling.get("rope_type", "default")
+    if kind not in ROPE_TYPES:
+        raise EngineError(
+            "unsupported",
+            f"the torch engine does not know rope_type {kind} (it knows {', '.join(ROPE_TYPES)})",
+        )
