@@ -1,0 +1,1 @@
+"""Measuring: plan, trials, steady state, statistics, interference. Emits events, prints nothing."""

@@ -1,0 +1,142 @@
+"""One case: its starts, one after the other, and what becomes of them in the record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+
+from profiler.measure.context import CaseContext, StartFailedError, StartOutcome
+from profiler.measure.interference import interference_flag
+from profiler.measure.plan import least_seconds
+from profiler.measure.soak import sustained_ratio
+from profiler.measure.start import measure_start
+from profiler.measure.summary import flags, measurements
+from profiler.models.work import trial_work
+from profiler.results.schema import Failure, Flag, NoiseFloor, Work
+
+SampleColumns = dict[str, list[Any]]
+
+
+def measure_case(
+    context: CaseContext, seconds: float, noise: NoiseFloor, *, repeat_on_interference: bool
+) -> tuple[dict[str, Any], SampleColumns]:
+    """Measure a case.
+
+    Args:
+        context: the case and everything it needs.
+        seconds: wall time for all starts.
+        noise: the device's idle probes.
+        repeat_on_interference: whether a disturbed start is made once more.
+
+    Returns:
+        The fields of its record without ``prev_sha256`` and ``samples``, and the raw samples.
+    """
+    started = datetime.now(UTC)
+    began = context.clock.now()
+    fields: dict[str, Any] = {
+        "spec": context.spec,
+        "predicted": context.predicted,
+        "started_utc": started.isoformat(timespec="seconds"),
+        "simulated": context.engine.simulated or context.device.simulated,
+        "work": _work(context),
+    }
+    starts = _Starts(context, noise, seconds, repeat_on_interference)
+    try:
+        for number in range(context.starts):
+            starts.measure(remaining=context.starts - number)
+        found = flags(
+            context.spec, starts.used, context.target_relative_half_width, simulated=fields["simulated"]
+        )
+        measured = measurements(context.spec, fields["work"], starts.used)
+        if context.soak_s is not None:
+            measured["sustained_ratio"] = sustained_ratio(starts.used[0].measured(lambda trial: trial.e2e_s))
+        fields |= {
+            "status": "ok",
+            "measurements": measured,
+            "flags": (*found, *starts.disturbances),
+        }
+    except StartFailedError as error:
+        failure = Failure(kind=error.kind, stage=error.stage, message=error.message, log_tail=error.log_tail)
+        fields |= {"status": "failed", "failure": failure}
+    fields |= {
+        "starts": tuple(outcome.record for outcome in starts.outcomes),
+        "trials": tuple(trial for outcome in starts.outcomes for trial in outcome.trials),
+        "elapsed_s": context.clock.now() - began,
+    }
+    return fields, _samples(starts.outcomes)
+
+
+def _work(context: CaseContext) -> Work:
+    spec = context.spec
+    counted = trial_work(
+        context.model.architecture, context.formats, spec.prompt_tokens, spec.output_tokens, spec.batch
+    )
+    return Work(**asdict(counted))
+
+
+class _Starts:
+    """The starts of a case as they are made: repeated once when disturbed, then kept with the flag."""
+
+    def __init__(self, context: CaseContext, noise: NoiseFloor, seconds: float, repeat: bool) -> None:
+        self.context = context
+        self.deadline = context.clock.now() + seconds
+        self.least_s = least_seconds(context.predicted, 1)
+        self.idle = median(noise.bytes_per_s)
+        self.tolerance = noise.tolerance
+        self.repeat = repeat
+        self.outcomes: list[StartOutcome] = []
+        self.disturbances: list[Flag] = []
+
+    @property
+    def used(self) -> list[StartOutcome]:
+        return [outcome for outcome in self.outcomes if outcome.record.used]
+
+    def measure(self, remaining: int) -> None:
+        """Make one start that counts.
+
+        Args:
+            remaining: starts still to be made, this one included.
+        """
+        seconds = self._share(remaining)
+        disturbance = self._one(seconds)
+        if disturbance is not None and self.repeat:
+            # A repeat may not take the time without which later starts could not be made at all.
+            if self._left() >= seconds / 2 + (remaining - 1) * max(self.least_s, seconds / 2):
+                first = self.outcomes[-1]
+                disturbance = self._one(self._share(remaining))
+                first.record = first.record.model_copy(update={"used": False})
+            else:
+                text = f"{disturbance.text}; there was no time to repeat it"
+                disturbance = disturbance.model_copy(update={"text": text})
+        if disturbance is not None:
+            self.disturbances.append(disturbance)
+
+    def _left(self) -> float:
+        return self.deadline - self.context.clock.now()
+
+    def _share(self, remaining: int) -> float:
+        """Time for one of the remaining starts; what is needed at least, even if the case runs over."""
+        return max(self._left() / remaining, self.least_s)
+
+    def _one(self, seconds: float) -> Flag | None:
+        outcome = measure_start(self.context, len(self.outcomes), seconds)
+        self.outcomes.append(outcome)
+        before, after = outcome.record.probe_before_bytes_per_s, outcome.record.probe_after_bytes_per_s
+        if before is None or after is None:
+            return None
+        return interference_flag(before, after, self.idle, self.tolerance)
+
+
+def _samples(outcomes: Sequence[StartOutcome]) -> SampleColumns:
+    """Return the host stamps of every output token as columns, one row per token of the batch's step."""
+    columns: SampleColumns = {"start": [], "trial": [], "warm_up": [], "token": [], "since_submit_ns": []}
+    for outcome in outcomes:
+        for trial, stamps in zip(outcome.trials, outcome.stamps, strict=True):
+            for token, stamp in enumerate(stamps or ()):
+                row = (trial.start, trial.index, trial.warm_up, token, stamp)
+                for column, value in zip(columns.values(), row, strict=True):
+                    column.append(value)
+    return columns

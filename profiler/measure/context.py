@@ -1,0 +1,118 @@
+"""What the starts of a case have in common, and what each of them leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from profiler.backends.base import Backend, Device, Unavailable
+from profiler.engines.base import Engine
+from profiler.measure.clock import BudgetClock
+from profiler.measure.events import Listener
+from profiler.measure.stop import Decision
+from profiler.models.catalogue import ResolvedModel
+from profiler.models.formats import Formats
+from profiler.results.schema import CaseSpec, Prediction, StartRecord, TrialRecord
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """After how long a silent worker counts as hung, seconds."""
+
+    hello_s: float = 180.0
+    load_s: float = 120.0
+    load_bytes_per_s: float = 20e6
+    probe_s: float = 60.0
+    first_run_s: float = 120.0
+    first_run_factor: float = 30.0
+    later_run_s: float = 20.0
+    later_run_factor: float = 20.0
+
+
+@dataclass(frozen=True)
+class CaseContext:
+    """What all starts of a case share.
+
+    Attributes:
+        spec: the case.
+        predicted: what the accounting expects of it.
+        architecture: as the worker wants it, plain JSON.
+        python: interpreter of the worker.
+        options: the engine's options, parsed.
+        target_relative_half_width: when trials stop.
+        soak_s: hold the trials for this long, whatever is known by then, or None.
+        log_path: where the worker's output goes.
+    """
+
+    spec: CaseSpec
+    predicted: Prediction
+    model: ResolvedModel
+    formats: Formats
+    device: Device
+    backend: Backend
+    engine: Engine
+    python: str
+    options: dict[str, Any]
+    target_relative_half_width: float
+    starts: int
+    soak_s: float | None
+    log_path: Path
+    timeouts: Timeouts
+    clock: BudgetClock
+    emit: Listener
+
+
+class StartFailedError(Exception):
+    """A start did not finish.
+
+    Attributes:
+        kind: as in ``Failure``.
+        stage: what was being done.
+        message: one line.
+        log_tail: last lines of the worker's output.
+    """
+
+    def __init__(self, kind: str, stage: str, message: str, log_tail: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.stage = stage
+        self.message = message
+        self.log_tail = log_tail
+
+
+@dataclass
+class StartOutcome:
+    """What a finished start leaves.
+
+    Attributes:
+        record: the start as it goes into the case's record.
+        trials: all trials, warm-up included.
+        stamps: per trial the host stamps of each output token in ns after submit, where there are any.
+        loaded: the worker's answer to ``load``.
+        memory: the worker's answer to ``memory`` after the trials.
+        device_used_bytes: samples of the memory in use on the device.
+        energy: joules over the measured trials, or why there are none.
+        energy_scope: what the energy counter covers.
+        decision: why the trials ended, with the estimate of the phase that is known least well.
+        warm_up: how warm-up went, in words.
+        flags: codes that follow from the trials: ``few_trials``, ``not_steady``, ``drift``.
+    """
+
+    record: StartRecord
+    trials: list[TrialRecord]
+    stamps: list[list[int] | None]
+    loaded: dict[str, Any]
+    memory: dict[str, Any]
+    device_used_bytes: list[int]
+    energy: float | Unavailable
+    energy_scope: str
+    decision: Decision
+    warm_up: str
+    flags: tuple[str, ...]
+
+    def measured(self, value: Callable[[TrialRecord], float | None]) -> list[float]:
+        """Return one value of every measured trial, in order."""
+        values = [value(trial) for trial in self.trials if not trial.warm_up]
+        return [item for item in values if item is not None]

@@ -1,0 +1,261 @@
+"""From the trials of a case's starts to its measurements and flags. Definitions: ``docs/metrics.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from profiler.backends.base import Unavailable
+from profiler.measure.context import StartOutcome
+from profiler.measure.stats import Estimate, interval_from_starts, mean_interval, rate_interval
+from profiler.measure.steady import drift
+from profiler.results.schema import CaseSpec, Flag, Measurement, TrialRecord, Work
+
+ONE_START_HINT = "make at least three starts before buying: --preset standard, or --starts 3"
+MORE_TIME = "give more time: a larger --budget"
+NO_DECODE = "the scenario generates one token: there is no decode phase"
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """A time of a trial and what follows from it.
+
+    Attributes:
+        time_name: metric of the time itself.
+        value: the time in a trial, or None where the phase does not exist.
+        rate_name: metric of the throughput in the phase, or None.
+        work: tokens that the whole batch gets done in the phase.
+    """
+
+    time_name: str
+    value: Callable[[TrialRecord], float | None]
+    rate_name: str
+    work: int
+
+
+def measurements(spec: CaseSpec, work: Work, outcomes: Sequence[StartOutcome]) -> dict[str, Measurement]:
+    """Return every measurement of a case.
+
+    Args:
+        spec: the case.
+        work: what a trial of it has to compute and move.
+        outcomes: the starts that count, at least one.
+    """
+    batch, prompt, outputs = spec.batch, spec.prompt_tokens, spec.output_tokens
+    found: dict[str, Measurement] = {}
+    for phase in (
+        _Phase("prefill_s", lambda trial: trial.prefill_s, "prefill_tokens_per_s", batch * prompt),
+        _Phase("decode_s", lambda trial: trial.decode_s, "decode_tokens_per_s", batch * (outputs - 1)),
+        _Phase("e2e_s", lambda trial: trial.e2e_s, "output_tokens_per_s", batch * outputs),
+    ):
+        time = _time(outcomes, phase.value)
+        if time is None:
+            found[phase.rate_name] = Measurement.missing("tokens/s", NO_DECODE)
+            found["tpot_s"] = Measurement.missing("s", NO_DECODE)
+            continue
+        found[phase.rate_name] = _measured(rate_interval(time, phase.work), "tokens/s", outcomes)
+        if phase.time_name == "decode_s":
+            found["tpot_s"] = _measured(_divided(time, outputs - 1), "s", outcomes)
+        else:
+            found[phase.time_name] = _measured(time, "s", outcomes)
+    # Offline, all requests are submitted together and get their first token together.
+    found["ttft_s"] = found["prefill_s"]
+    found["mbu"] = _mbu(work, outcomes)
+    found |= _memory(outcomes)
+    found |= _loading(outcomes)
+    found |= _energy(spec, outcomes)
+    return found
+
+
+def _time(outcomes: Sequence[StartOutcome], value: Callable[[TrialRecord], float | None]) -> Estimate | None:
+    """Mean over trials (one start) or start means (several); None where the phase does not exist."""
+    series = [outcome.measured(value) for outcome in outcomes]
+    if not all(series):
+        return None
+    if len(series) == 1:
+        return mean_interval(series[0])
+    return interval_from_starts([fmean(times) for times in series])
+
+
+def _divided(time: Estimate, by: int) -> Estimate:
+    low, high = time.low, time.high
+    return Estimate(
+        time.mean / by,
+        None if low is None else low / by,
+        None if high is None else high / by,
+        time.n,
+        time.n_effective,
+        time.rho,
+        time.method,
+        time.reason,
+    )
+
+
+def _measured(estimate: Estimate, unit: str, outcomes: Sequence[StartOutcome]) -> Measurement:
+    interval = estimate.interval
+    return Measurement(
+        value=estimate.mean,
+        unit=unit,
+        ci95=None if interval is None else (max(interval.low, 0.0), interval.high),
+        n=estimate.n,
+        method=f"mean of {'trials' if len(outcomes) == 1 else 'start means'}, {estimate.method}",
+        scope="within_process" if len(outcomes) == 1 else "across_starts",
+    )
+
+
+def _mbu(work: Work, outcomes: Sequence[StartOutcome]) -> Measurement:
+    """Model bandwidth utilisation of the decode: its bytes per second over the read bandwidth.
+
+    The bandwidth is that of the probes round the same starts, because on many boxes it moves from
+    minute to minute; a figure against another hour's bandwidth would say nothing.
+    """
+    time = _time(outcomes, lambda trial: trial.decode_s)
+    if time is None:
+        return Measurement.missing("ratio", NO_DECODE)
+    records = [outcome.record for outcome in outcomes]
+    probes = [record.probe_before_bytes_per_s for record in records]
+    probes += [record.probe_after_bytes_per_s for record in records]
+    known = [probe for probe in probes if probe is not None]
+    if not known:
+        return Measurement.missing("ratio", "the read bandwidth was not measured with this case")
+    share = rate_interval(time, work.decode_bytes / fmean(known))
+    return _measured(share, "ratio", outcomes)
+
+
+def _largest(values: Sequence[int | None], unit: str, reason: str, method: str, scope: str) -> Measurement:
+    known = [value for value in values if value is not None]
+    if not known:
+        return Measurement.missing(unit, reason)
+    return Measurement(value=float(max(known)), unit=unit, n=len(known), method=method, scope=scope)
+
+
+def _memory(outcomes: Sequence[StartOutcome]) -> dict[str, Measurement]:
+    """Separate numbers, never added up: what was allocated, and what each observer saw at most."""
+    loaded = [outcome.loaded for outcome in outcomes]
+    memory = [outcome.memory for outcome in outcomes]
+    sampled = [value for outcome in outcomes for value in outcome.device_used_bytes]
+    no_peak = next(
+        (str(m["engine_peak_reason"]) for m in memory if m.get("engine_peak_reason")), "not reported"
+    )
+    return {
+        "weights_bytes": _largest(
+            [item["weights_bytes"] for item in loaded],
+            "bytes",
+            "not reported",
+            "allocated by the engine",
+            "engine",
+        ),
+        "kv_cache_bytes": _largest(
+            [item["kv_cache_bytes"] for item in loaded],
+            "bytes",
+            "not reported",
+            "allocated by the engine",
+            "engine",
+        ),
+        "peak_engine_bytes": _largest(
+            [item["engine_peak_bytes"] for item in memory],
+            "bytes",
+            no_peak,
+            "peak of the engine's allocator",
+            "engine",
+        ),
+        "peak_process_bytes": _largest(
+            [item["peak_process_bytes"] for item in memory],
+            "bytes",
+            "the engine's process did not report it",
+            "peak resident set of the worker",
+            "process",
+        ),
+        "max_sampled_device_bytes": _largest(
+            sampled,
+            "bytes",
+            "the device's memory cannot be read",
+            "largest of the samples between stages",
+            "device",
+        ),
+    }
+
+
+def _loading(outcomes: Sequence[StartOutcome]) -> dict[str, Measurement]:
+    load = fmean(outcome.record.load_s for outcome in outcomes)
+    compiled = [outcome.record.compile_s for outcome in outcomes if outcome.record.compile_s is not None]
+    scope = "within_process" if len(outcomes) == 1 else "across_starts"
+    found = {
+        "load_s": Measurement(value=load, unit="s", n=len(outcomes), method="mean of starts", scope=scope)
+    }
+    if compiled:
+        found["compile_s"] = Measurement(
+            value=fmean(compiled), unit="s", n=len(compiled), method="mean of starts", scope=scope
+        )
+    else:
+        found["compile_s"] = Measurement.missing("s", "nothing was compiled")
+    return found
+
+
+def _energy(spec: CaseSpec, outcomes: Sequence[StartOutcome]) -> dict[str, Measurement]:
+    """Energy over the measured trials of all starts, from plain reads of a counter."""
+    missing = next((outcome.energy for outcome in outcomes if isinstance(outcome.energy, Unavailable)), None)
+    units = {"energy_j": "J", "power_mean_w": "W", "energy_per_output_token_j": "J/token"}
+    if missing is not None:
+        return {name: Measurement.missing(unit, str(missing)) for name, unit in units.items()}
+    joules = sum(outcome.energy for outcome in outcomes if isinstance(outcome.energy, float))
+    seconds = sum(outcome.record.measured_s for outcome in outcomes)
+    trials = sum(len(outcome.measured(lambda trial: trial.e2e_s)) for outcome in outcomes)
+    tokens = trials * spec.batch * spec.output_tokens
+    values = {
+        "energy_j": joules,
+        "power_mean_w": joules / seconds,
+        "energy_per_output_token_j": joules / tokens,
+    }
+    method = "difference of two reads of the energy counter round the measured trials, gross"
+    return {
+        name: Measurement(
+            value=value, unit=units[name], n=len(outcomes), method=method, scope=outcomes[0].energy_scope
+        )
+        for name, value in values.items()
+    }
+
+
+def flags(spec: CaseSpec, outcomes: Sequence[StartOutcome], target: float, *, simulated: bool) -> list[Flag]:
+    """Return the flags that follow from the trials; interference is judged elsewhere.
+
+    Args:
+        spec: the case.
+        outcomes: the starts that count.
+        target: relative CI half-width that was aimed at.
+        simulated: whether any part did not come from hardware.
+    """
+    found: list[Flag] = []
+    if simulated:
+        text = "no hardware stands behind these numbers"
+        found.append(Flag(code="simulated", text=text, hint="never use them to judge a box"))
+    if len(outcomes) == 1:
+        text = "one start: the interval speaks for this process only and is too narrow for comparing boxes"
+        found.append(Flag(code="one_start", text=text, hint=ONE_START_HINT))
+    for outcome in outcomes:
+        found += _start_flags(outcome, target)
+    return found
+
+
+def _start_flags(outcome: StartOutcome, target: float) -> list[Flag]:
+    """Return the flags of one start, with what was seen in it."""
+    start = f"start {outcome.record.index + 1}"
+    found: list[Flag] = []
+    if "not_steady" in outcome.flags:
+        text = f"{start}: a rest of the warm-up may be in the result ({outcome.warm_up})"
+        found.append(Flag(code="not_steady", text=text, hint=MORE_TIME))
+    trend = drift(outcome.measured(lambda trial: trial.e2e_s))
+    if trend is not None:
+        text = f"{start}: trial times changed by {trend.change:+.1%} from the first to the last"
+        hint = "a box that heats up or is used by others: measure for longer, or find the cause"
+        found.append(Flag(code="drift", text=text, hint=hint))
+    width = outcome.decision.estimate.relative_half_width
+    if "few_trials" in outcome.flags:
+        text = f"{start}: fewer than five trials fitted into the time"
+        found.append(Flag(code="few_trials", text=text, hint=MORE_TIME))
+    elif not outcome.decision.target_met and width is not None:
+        text = f"{start}: the 95% interval is ±{width:.1%} wide, ±{target:.0%} was aimed at"
+        hint = "quieten the box, or give a larger --budget"
+        found.append(Flag(code="not_precise", text=text, hint=hint))
+    return found

@@ -1,0 +1,254 @@
+"""The sweep: prepare, write the plan, measure case after case, close the run; or resume one."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from profiler import __version__
+from profiler.errors import ResumeRefusedError
+from profiler.measure.case import measure_case
+from profiler.measure.clock import BudgetClock
+from profiler.measure.context import CaseContext, Timeouts
+from profiler.measure.events import (
+    CaseFinished,
+    CaseStarted,
+    Listener,
+    OutOfBudget,
+    Preparing,
+    SweepStarted,
+)
+from profiler.measure.plan import least_seconds
+from profiler.measure.prepare import Prepared, Selection, prepare, python_for, select
+from profiler.measure.request import SweepRequest
+from profiler.models.formats import Formats
+from profiler.results.read import Run, read_run
+from profiler.results.schema import CaseSpec, DeviceRecord, EngineRecord, NoiseFloor, PlannedCase, RunRecord
+from profiler.results.store import RunWriter
+
+
+class Sweep:
+    """One sweep, from the request to the closed run.
+
+    Args:
+        request: what to measure.
+        emit: receives events as they happen.
+        allow_download: whether models may be fetched from the hub.
+        timeouts: after how long a silent worker counts as hung.
+    """
+
+    def __init__(
+        self,
+        request: SweepRequest,
+        emit: Listener,
+        *,
+        allow_download: bool = False,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self.emit = emit
+        self.timeouts = timeouts or Timeouts()
+        self.clock = BudgetClock()
+        self.selection = select(request, allow_download=allow_download)
+
+    def plan(self) -> Prepared:
+        """Probe the box and return the plan; nothing is written."""
+        with _log() as log_path:
+            return prepare(self.selection, self.emit, self.timeouts, log_path)
+
+    def run(self, path: Path) -> Run:
+        """Measure everything and return the run as it stands on disk.
+
+        Raises:
+            UsageError: ``path`` cannot hold a new run.
+            NothingMeasuredError: no case can run.
+            MeasurementError: the disk refused a record.
+        """
+        began = self.clock.now()
+        with _log() as log_path:
+            prepared = prepare(self.selection, self.emit, self.timeouts, log_path)
+            record = _run_record(prepared)
+            with RunWriter.create(path, record) as writer:
+                deadline = began + record.settings.budget_s
+                self._measure(writer, prepared.selection, record.cases, deadline, log_path)
+        return read_run(path)
+
+    def _measure(
+        self,
+        writer: RunWriter,
+        selection: Selection,
+        cases: Sequence[PlannedCase],
+        deadline: float,
+        log_path: Path,
+    ) -> None:
+        """Measure ``cases`` and close the run when none is left."""
+        record = writer.record
+        budget_s = deadline - self.clock.now()
+        self.emit(SweepStarted(str(writer.path), record, len(cases), budget_s))
+        for position, planned in enumerate(cases):
+            seconds = self._seconds_for(cases[position:], deadline, record.settings.starts)
+            if seconds is None:
+                self.emit(OutOfBudget(len(cases) - position))
+                return
+            self.emit(CaseStarted(position + 1, len(cases), planned.spec, seconds))
+            context = self._context(selection, record, planned, log_path)
+            noise = _noise_floor(record, planned.spec)
+            fields, samples = measure_case(
+                context, seconds, noise, repeat_on_interference=record.settings.repeat_on_interference
+            )
+            if samples["start"]:
+                fields["samples"] = writer.write_samples(planned.spec.case_id, samples)
+            self.emit(CaseFinished(writer.append(fields)))
+        writer.close()
+
+    def _seconds_for(self, rest: Sequence[PlannedCase], deadline: float, starts: int) -> float | None:
+        """Share what is left over the cases still to come, as the plan did; None when it is used up.
+
+        A case that ended early leaves its time to the others, one that ran over takes it from them.
+        """
+        left = deadline - self.clock.now()
+        planned = sum(case.seconds for case in rest)
+        seconds = rest[0].seconds * left / planned
+        least = least_seconds(rest[0].predicted, starts)
+        # A plan is a guess: a case may run a little over its time rather than not at all.
+        return seconds if seconds > 0.5 * least else None
+
+    def _context(
+        self, selection: Selection, record: RunRecord, planned: PlannedCase, log_path: Path
+    ) -> CaseContext:
+        spec = planned.spec
+        device = next(device for device in selection.devices if device.key == spec.device_key)
+        return CaseContext(
+            spec=spec,
+            predicted=planned.predicted,
+            model=selection.models[spec.model],
+            formats=Formats(**spec.formats.model_dump()),
+            device=device,
+            backend=selection.backends[device.backend],
+            engine=selection.engines[spec.engine],
+            python=python_for(selection.request),
+            options=selection.options[spec.engine],
+            target_relative_half_width=record.settings.target_relative_half_width,
+            starts=record.settings.starts,
+            soak_s=record.settings.soak_s,
+            log_path=log_path,
+            timeouts=self.timeouts,
+            clock=self.clock,
+            emit=self.emit,
+        )
+
+    def resume(self, path: Path, run: Run) -> Run:
+        """Measure what is missing in ``run`` and return it as it then stands on disk.
+
+        Raises:
+            ResumeRefusedError: something that shapes the results has changed since.
+        """
+        finished = {case.spec.case_id for case in run.cases}
+        rest = [case for case in run.record.cases if case.spec.case_id not in finished]
+        with _log() as log_path:
+            self.emit(Preparing("checking that the box is still the one the run was made on"))
+            prepared = prepare(self.selection, self.emit, self.timeouts, log_path)
+            changes = changes_since(run.record, prepared)
+            if changes:
+                lines = [f"{path}: cannot be continued, because this has changed since:", *changes]
+                raise ResumeRefusedError("\n".join([*lines, "start a new run instead"]))
+            writer, _ = RunWriter.resume(path)
+            with writer:
+                deadline = self.clock.now() + sum(case.seconds for case in rest)
+                self._measure(writer, prepared.selection, rest, deadline, log_path)
+        return read_run(path)
+
+
+def changes_since(record: RunRecord, now: Prepared) -> list[str]:
+    """Return one line for everything that shapes results and differs from the record."""
+    lines: list[str] = []
+
+    def compare(what: str, then: Any, today: Any) -> None:
+        if then != today:
+            lines.append(f"  {what}: was {then}, is {today}")
+
+    compare("aiprof", record.aiprof_version, __version__)
+    compare("kernel", record.box.kernel, now.box.kernel)
+    compare("aiprof's Python", record.box.python, now.box.python)
+    for kind, before, after in (
+        (
+            "device",
+            {entry.key: entry for entry in record.devices},
+            {entry.key: entry for entry in now.devices},
+        ),
+        (
+            "engine",
+            {entry.name: entry for entry in record.engines},
+            {entry.name: entry for entry in now.engines},
+        ),
+    ):
+        for name in sorted(before.keys() | after.keys()):
+            then, today = _identity(before.get(name)), _identity(after.get(name))
+            for field in sorted(then.keys() | today.keys()):
+                compare(f"{kind} {name}, {field}", then.get(field), today.get(field))
+    planned, possible = _case_ids(record), _case_ids(now)
+    if planned != possible:
+        lines.append(f"  cases: {len(planned - possible)} of {len(planned)} would no longer be the same work")
+    return lines
+
+
+def _case_ids(plan: RunRecord | Prepared) -> set[str]:
+    # What was skipped for lack of time or memory may fit today, and the other way round.
+    return {case.spec.case_id for case in plan.cases} | {case.spec.case_id for case in plan.skipped}
+
+
+def _identity(entry: DeviceRecord | EngineRecord | None) -> dict[str, Any]:
+    """Return what must not change about a device or an engine between the parts of one run."""
+    if entry is None:
+        return {}
+    fields: dict[str, Any] = entry.model_dump()
+    details = fields.pop("details")
+    return fields | {f"details.{name}": value for name, value in details.items() if name in STABLE_DETAILS}
+
+
+# Other details (free memory, load, clocks) move by themselves.
+STABLE_DETAILS = frozenset(
+    {"driver_version", "isa", "logical_cpus", "governor", "power_limit_w", "mig_mode", "threads"}
+)
+
+
+def _run_record(prepared: Prepared) -> RunRecord:
+    request = prepared.selection.request
+    simulated = any(device.simulated for device in prepared.devices)
+    simulated = simulated or any(engine.simulated for engine in prepared.engines)
+    return RunRecord(
+        run_id=secrets.token_hex(16),
+        created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        aiprof_version=__version__,
+        command=request.to_arguments(),
+        seed=request.seed,
+        box=prepared.box,
+        devices=prepared.devices,
+        engines=prepared.engines,
+        models=prepared.models,
+        noise_floors=prepared.noise_floors,
+        ceilings=prepared.ceilings,
+        settings=prepared.settings,
+        cases=prepared.cases,
+        skipped=prepared.skipped,
+        simulated=simulated,
+    )
+
+
+def _noise_floor(record: RunRecord, spec: CaseSpec) -> NoiseFloor:
+    return next(
+        floor
+        for floor in record.noise_floors
+        if (floor.device_key, floor.engine) == (spec.device_key, spec.engine)
+    )
+
+
+@contextmanager
+def _log() -> Iterator[Path]:
+    """A file for what workers print; only its tail reaches the record, and only of a failed case."""
+    with tempfile.TemporaryDirectory(prefix="aiprof-") as folder:
+        yield Path(folder) / "worker.log"
