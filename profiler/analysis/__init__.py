@@ -1,0 +1,1 @@
+"""What follows from runs on disk: comparisons, cost, verdicts. Needs no torch, device or network."""
