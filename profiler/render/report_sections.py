@@ -1,0 +1,217 @@
+"""The sections of the report in their order; each says deliberately why it is empty when it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from profiler.render.charts_latency import latency_figure
+from profiler.render.charts_memory import memory_figure
+from profiler.render.charts_roofline import roofline_figure
+from profiler.render.charts_series import concurrency_figure, energy_figure
+from profiler.render.charts_trade import trade_figure
+from profiler.render.report_answer import Judge, answer_section
+from profiler.render.report_cases import box_section, cases_section, limits_section
+from profiler.render.report_judge import StartsJudge
+from profiler.render.report_subjects import Entry, Family, Subject, collect, families
+from profiler.render.report_view import Facts, Figure, Report, Section, listed, plural
+from profiler.results.read import Run
+
+_ONE_BATCH: Final = (
+    "No workload was measured at two or more batches. `aiprof sweep --concurrency 1 --concurrency 8 "
+    "--concurrency 32` measures several."
+)
+_WORDS: Final = (
+    ("prefill", "Prompt tokens of the whole batch per second, from submitting to the first output token."),
+    ("decode", "Output tokens of the whole batch per second, from the first token to the last."),
+    ("output", "Output tokens of the whole batch per second, from submitting to the last; prefill included."),
+    ("TTFT", "Time to first token: from submitting to the first output token, readable on the host."),
+    ("TPOT", "Time per output token: from the first output token to the last, per token after the first."),
+    (
+        "MBU",
+        "Model bandwidth utilisation: bytes per second that decoding needs at least, divided by the read "
+        "bandwidth measured round the same trials.",
+    ),
+    (
+        "energy",
+        "Energy per output token: all energy that the sensor covers during the measured trials, idle power "
+        "and prefill included, divided by the tokens generated.",
+    ),
+    ("batch", "Requests that run together in step, all of the same lengths."),
+    (
+        "trial, start",
+        "A trial is one complete prefill and decode. A start is a fresh process; the trials of one start "
+        "share its luck, so an interval from one start says little about the next.",
+    ),
+    (
+        "±",
+        "Half of the 95% confidence interval, relative to the figure. With one start the interval holds "
+        "within that process only. ±? says that there were too few trials for an interval.",
+    ),
+    ("a dash", "Not measured, never 0. The reason stands under “What limits these results”."),
+    ("simulated", "No hardware stands behind the figure; it shows what a report looks like, nothing else."),
+)
+
+
+def build_report(
+    runs: Sequence[Run],
+    title: str,
+    *,
+    judge: Judge | None = None,
+    cost: Section | None = None,
+    gate: Section | None = None,
+    interactive: bool = False,
+) -> Report:
+    """Return everything that the page shows.
+
+    Args:
+        runs: at least one, complete or not.
+        title: heading of the page.
+        judge: decides who is ahead; by default :class:`StartsJudge`.
+        cost: what a token costs, or None to leave it out.
+        gate: verdicts on a buyer's requirements, or None to leave them out.
+        interactive: keep the specifications of the charts for the page's script.
+    """
+    subjects, entries = collect(runs)
+    grouped = families(entries)
+    sections: list[Section | None] = [
+        answer_section(grouped, subjects, judge or StartsJudge()),
+        gate,
+        *_speed_sections(grouped, entries, interactive=interactive),
+        *_resource_sections(grouped, entries, interactive=interactive),
+        cost,
+        limits_section(entries, runs),
+        cases_section(entries, runs),
+        box_section(runs),
+        Section("words", "How to read this page", "Words", facts=(Facts("", _WORDS),)),
+    ]
+    return Report(
+        title=title,
+        summary=_summary(runs, subjects, entries),
+        subjects=tuple(subject.legend for subject in subjects),
+        simulated=_simulated(subjects),
+        warnings=tuple(
+            # A page is passed on; where the run lay is nobody's business.
+            warning.replace(str(run.path), run.path.resolve().name)
+            for run in runs
+            for warning in run.warnings
+        ),
+        sections=tuple(section for section in sections if section is not None),
+    )
+
+
+def _speed_sections(
+    grouped: Sequence[Family], entries: Sequence[Entry], *, interactive: bool
+) -> tuple[Section, ...]:
+    return (
+        _figure_section(
+            "roofline",
+            "What each device could do, and did",
+            "Roofline",
+            roofline_figure(entries, interactive=interactive),
+            "No finished case has both its work counted and a ceiling of its device measured.",
+        ),
+        _figure_section(
+            "concurrency",
+            "Throughput against concurrency",
+            "Throughput",
+            concurrency_figure(grouped, interactive=interactive),
+            _ONE_BATCH,
+        ),
+        _figure_section(
+            "trade",
+            "What a user gets against what the box gives",
+            "User and box",
+            trade_figure(grouped, interactive=interactive),
+            _ONE_BATCH,
+        ),
+        _figure_section(
+            "latency",
+            "How latencies scatter",
+            "Latency",
+            latency_figure(grouped, interactive=interactive),
+            "No case has two trials or more, so there is no distribution to show. A larger `--budget` "
+            "gives more trials.",
+        ),
+    )
+
+
+def _resource_sections(
+    grouped: Sequence[Family], entries: Sequence[Entry], *, interactive: bool
+) -> tuple[Section, ...]:
+    return (
+        _power_section(entries),
+        _figure_section(
+            "energy",
+            "Energy per token",
+            "Energy",
+            energy_figure(grouped, interactive=interactive),
+            _no_energy(entries),
+        ),
+        _figure_section(
+            "memory",
+            "Memory: predicted, measured, and what there is",
+            "Memory",
+            memory_figure(entries, interactive=interactive),
+            "No case was finished, so no memory was measured.",
+        ),
+    )
+
+
+def _figure_section(name: str, title: str, menu: str, figure: Figure | None, empty: str) -> Section:
+    if figure is None:
+        return Section(name, title, menu, empty=empty)
+    return Section(name, title, menu, figures=(figure,))
+
+
+def _power_section(entries: Sequence[Entry]) -> Section:
+    """Power over time needs samples; this format of a run holds counters read at both ends only."""
+    means = any(entry.measured("power_mean_w") for entry in entries)
+    return Section(
+        "power",
+        "Power over time",
+        "Power",
+        empty="Runs of this version hold no power samples: energy counters are read before and after the "
+        "trials, which gives "
+        + (
+            "the mean power of each case (in the table of all cases)"
+            if means
+            else "mean power where there is a counter"
+        )
+        + " and no course over time. Sampling sensors while a case runs would bring it.",
+    )
+
+
+def _no_energy(entries: Sequence[Entry]) -> str:
+    """Say why there is no energy, in the words of the record."""
+    reasons: dict[str, None] = {}
+    for entry in entries:
+        found = entry.case.measurements.get("energy_per_output_token_j")
+        found = found or entry.case.measurements.get("energy_j")
+        if found is not None and found.reason:
+            reasons[found.reason] = None
+    if not reasons:
+        return "No case has a figure for energy."
+    return f"Energy was measured nowhere: {listed(list(reasons))}. `aiprof devices` shows what would read it."
+
+
+def _summary(runs: Sequence[Run], subjects: Sequence[Subject], entries: Sequence[Entry]) -> str:
+    planned = sum(len(run.record.cases) for run in runs)
+    done = sum(entry.case.status == "ok" for entry in entries)
+    failed = len(entries) - done
+    skipped = sum(len(run.record.skipped) for run in runs)
+    parts = [f"{done:,} of {plural(planned, 'case')} measured"]
+    parts += [f"{failed:,} failed"] if failed else []
+    parts += [f"{planned - len(entries):,} not measured yet"] if planned > len(entries) else []
+    parts += [f"{skipped:,} skipped"] if skipped else []
+    boxes = f"{len(subjects)} boxes: " if len(subjects) > 1 else ""
+    return f"{boxes}{', '.join(parts)}."
+
+
+def _simulated(subjects: Sequence[Subject]) -> str:
+    """Say which figures no hardware stands behind; empty when there are none."""
+    names = [subject.label for subject in subjects if subject.simulated]
+    if not names:
+        return ""
+    which = "any figure here" if len(names) == len(subjects) else f"the figures of {listed(names, 8)}"
+    return f"Simulated: no hardware stands behind {which}."

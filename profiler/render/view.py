@@ -1,0 +1,229 @@
+"""What the terminal shows of a run, as text and in order, with nothing left to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from profiler.render.report_numbers import half_width
+from profiler.render.units import format_bytes, format_rate, format_seconds
+from profiler.results.read import Run
+from profiler.results.schema import CaseRecord, CaseSpec, Flag, Measurement, SkippedCase
+
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure as text.
+
+    Attributes:
+        text: value with unit, or a dash.
+        interval: ``±1.2%`` or empty.
+        title: what is behind it: method, scope, n; or why it is missing.
+    """
+
+    text: str
+    interval: str = ""
+    title: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.interval}".rstrip()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished or failed case."""
+
+    label: str
+    batch: str
+    prefill: Cell
+    decode: Cell
+    ttft: Cell
+    memory: Cell
+    marks: str
+    failure: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that share device, engine, model and formats."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class FlagView:
+    """A flag and the cases that carry it.
+
+    Attributes:
+        mark: letter that stands for it in tables; empty when every case carries it.
+        cases: labels of the cases; empty when every case carries it.
+    """
+
+    mark: str
+    flag: Flag
+    cases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A whole run, ready to be shown."""
+
+    headline: str
+    groups: tuple[Group, ...]
+    flags: tuple[FlagView, ...]
+    skipped: tuple[tuple[str, str], ...]
+    missing: tuple[tuple[str, str], ...]
+    simulated: bool
+
+
+def label(spec: CaseSpec) -> str:
+    """Return the scenario and, unless full, its variant."""
+    return spec.scenario if spec.variant == "full" else f"{spec.scenario} ({spec.variant})"
+
+
+def full_label(spec: CaseSpec) -> str:
+    """Return everything that tells a case from others of its run."""
+    return f"{label(spec)} · {spec.model} · {spec.formats.weight_format} · batch {spec.batch}"
+
+
+def with_unit(value: float, unit: str) -> str:
+    """Return a value of a record, which is in base units, as a person reads it."""
+    match unit:
+        case "s":
+            return format_seconds(value)
+        case "bytes":
+            return format_bytes(value)
+        case "tokens/s":
+            return format_rate(value, "tokens")
+        case _:
+            return f"{value:.4g} {unit}"
+
+
+def cell(measurement: Measurement | None, *, missing: str = "not measured in this case") -> Cell:
+    """Return a measurement as text."""
+    if measurement is None:
+        return Cell(DASH, title=missing)
+    if measurement.value is None:
+        return Cell(DASH, title=measurement.reason or missing)
+    title = f"{measurement.method}; n = {measurement.n}; {measurement.scope}"
+    interval = (
+        "±?"
+        if measurement.method.startswith("mean of trials") and measurement.unit in ("s", "tokens/s")
+        else ""
+    )
+    if measurement.ci95 is not None:
+        low, high = measurement.ci95
+        interval = half_width(measurement)
+        title = (
+            f"95% interval {with_unit(low, measurement.unit)} to {with_unit(high, measurement.unit)}; {title}"
+        )
+    return Cell(with_unit(measurement.value, measurement.unit), interval, title)
+
+
+def run_view(run: Run) -> RunView:
+    """Return what there is to show of a run, complete or not."""
+    record = run.record
+    devices = {device.key: device for device in record.devices}
+    engines = {engine.name: engine for engine in record.engines}
+    groups: dict[str, list[Row]] = {}
+    flags = _flags(run.cases)
+    for case in run.cases:
+        spec = case.spec
+        formats = spec.formats
+        written = formats.weight_format
+        if len({formats.weight_format, formats.compute_dtype, formats.kv_dtype}) > 1:
+            written = f"{written} weights, {formats.compute_dtype} compute, {formats.kv_dtype} cache"
+        device = devices[spec.device_key].name if spec.device_key in devices else spec.device_key
+        engine = f"{spec.engine} {engines[spec.engine].version}" if spec.engine in engines else spec.engine
+        title = f"{spec.model} ({spec.weights} weights) · {written} · {engine} · {device}"
+        groups.setdefault(title, []).append(_row(case, flags))
+    ok = sum(case.status == "ok" for case in run.cases)
+    failed = len(run.cases) - ok
+    unmeasured = len(record.cases) - len(run.cases)
+    parts = [f"{ok} of {len(record.cases)} cases measured"]
+    parts += [f"{failed} failed"] if failed else []
+    parts += [f"{unmeasured} not measured yet"] if unmeasured else []
+    parts += [f"{len(record.skipped)} skipped"] if record.skipped else []
+    return RunView(
+        headline=", ".join(parts),
+        groups=tuple(Group(title, tuple(rows)) for title, rows in groups.items()),
+        flags=flags,
+        skipped=tuple(_skipped(case) for case in record.skipped),
+        missing=_missing(run.cases),
+        simulated=record.simulated,
+    )
+
+
+def _row(case: CaseRecord, flags: Sequence[FlagView]) -> Row:
+    spec, found = case.spec, case.measurements
+    carried = {flag.code for flag in case.flags}
+    failure = ""
+    if case.failure is not None:
+        failure = f"failed ({case.failure.kind} during {case.failure.stage}): {case.failure.message}"
+    return Row(
+        label=label(spec),
+        batch=str(spec.batch),
+        prefill=cell(found.get("prefill_tokens_per_s")),
+        decode=cell(found.get("decode_tokens_per_s")),
+        ttft=cell(found.get("ttft_s")),
+        memory=_memory(case),
+        marks="".join(shown.mark for shown in flags if shown.mark and shown.flag.code in carried),
+        failure=failure,
+    )
+
+
+def _memory(case: CaseRecord) -> Cell:
+    """Return the engine's own peak where it keeps one, otherwise that of its process."""
+    for name, what in (("peak_engine_bytes", "engine"), ("peak_process_bytes", "process")):
+        measurement = case.measurements.get(name)
+        if measurement is not None and measurement.value is not None:
+            found = cell(measurement)
+            return Cell(found.text, "", f"peak of the {what}; {found.title}")
+    return cell(case.measurements.get("peak_process_bytes"))
+
+
+def _flags(cases: Sequence[CaseRecord]) -> tuple[FlagView, ...]:
+    """Return each code once, those of every case first, with what each case has to say of it."""
+    found: dict[str, list[tuple[Flag, str]]] = {}
+    for case in cases:
+        for flag in case.flags:
+            found.setdefault(flag.code, []).append((flag, full_label(case.spec)))
+    ok = sum(case.status == "ok" for case in cases)
+    shown: list[FlagView] = []
+    for entries in sorted(found.values(), key=lambda entries: -len(entries)):
+        texts = list(dict.fromkeys(flag.text for flag, _ in entries))
+        everywhere = len(entries) == ok and len(texts) == 1
+        mark = "" if everywhere else chr(ord("a") + sum(bool(view.mark) for view in shown) % 26)
+        first = entries[0][0]
+        if len(texts) == 1:
+            labels = () if everywhere else tuple(label for _, label in entries)
+            shown.append(FlagView(mark, first, labels))
+        else:
+            text = f"in {len({label for _, label in entries})} of {ok} cases"
+            labels = tuple(f"{label}: {flag.text}" for flag, label in entries)
+            shown.append(FlagView(mark, Flag(code=first.code, text=text, hint=first.hint), labels))
+    return tuple(shown)
+
+
+def _skipped(case: SkippedCase) -> tuple[str, str]:
+    return full_label(case.spec), case.reason
+
+
+def _missing(cases: Sequence[CaseRecord]) -> tuple[tuple[str, str], ...]:
+    """Return what could not be measured in any case, those with the same reason together."""
+    reasons: dict[str, dict[str, None]] = {}
+    measured: set[str] = set()
+    for case in cases:
+        for name, measurement in case.measurements.items():
+            if measurement.value is None:
+                reasons.setdefault(name, {})[measurement.reason or ""] = None
+            else:
+                measured.add(name)
+    together: dict[str, list[str]] = {}
+    for name, texts in reasons.items():
+        if name not in measured:
+            together.setdefault("; ".join(texts), []).append(name)
+    return tuple((", ".join(names), reason) for reason, names in together.items())
