@@ -6,6 +6,8 @@ much, from how far apart neighbouring readings are; it cannot know of power that
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from profiler.backends.base import Unavailable
@@ -77,29 +79,52 @@ def power_energy(
     spacing_s = float(np.median(np.diff(moments_s)))
     around = (moments_s > -spacing_s - average_s / 2) & (moments_s < duration_s + spacing_s + average_s / 2)
     near = np.concatenate([powers, power_w[around]])
-    swing_w = max(float(near.max() - near.min()), _HIDDEN_LEVEL * float(near.max()))
-    bound = (
-        _SIGMAS * float(np.sqrt(np.sum((np.diff(powers) * np.diff(times)) ** 2) / 2))
-        + 2 * average_s / 8 * swing_w
-        # Readings of the moment can fall in step with the work, which no number of them averages out.
-        + (0.0 if average_s else _IN_STEP * float(np.abs(np.diff(powers)).mean()) * duration_s)
-        # Whether a value held since the one before or led up to it is not known: over a rise this adds up.
-        + (tick_s or spacing_s) / 2 * abs(float(powers[-1] - powers[0]))
-        + info.resolution * info.scale * duration_s / 2
-        + 2e-9 * float(np.median(reads.t_after_ns - reads.t_before_ns)) * float(near.max())
-    )
-    flags = ["read_failures"] if reads.between(t0_ns, t1_ns).failures() else []
-    if (np.diff(times) > _LATE * max(spacing_s, 2 / info.poll_hz)).any():
-        flags.append("gap")
-    if len(reads) >= _CONSTANT_READS and len(np.unique(reads.good().raw)) == 1:
-        flags.append("constant_reading")
-    if step_period_s is not None and _in_step(step_period_s, tick_s or spacing_s):
+    refresh_s = tick_s or spacing_s
+    bound = _bound(_Integrand(times, powers, near), reads, info, refresh_s)
+    flags = _flags(reads.between(t0_ns, t1_ns), reads, float(np.diff(times).max()), spacing_s, info)
+    if step_period_s is not None and _in_step(step_period_s, refresh_s):
         flags.append("aliasing_risk")
     energy = Energy(
         joules, bound, "power_integral", info.scope, t0_ns, t1_ns, int(inside.sum()), tick_s, tuple(flags),
         simulated=info.simulated,
     )  # fmt: skip
     return refuse_if_too_wide(energy, max_relative_bound)
+
+
+class _Integrand(NamedTuple):
+    """Power over a window: seconds from its beginning, watts there, and watts in and just around it."""
+
+    times: Floats
+    powers: Floats
+    near: Floats
+
+
+def _bound(window: _Integrand, reads: Series, info: SensorInfo, refresh_s: float) -> float:
+    """Return how far the integral may be off, in joules."""
+    times, powers, near = window
+    duration_s = float(times[-1])
+    average_s = info.average_window_s or 0.0
+    swing_w = max(float(near.max() - near.min()), _HIDDEN_LEVEL * float(near.max()))
+    return (
+        _SIGMAS * float(np.sqrt(np.sum((np.diff(powers) * np.diff(times)) ** 2) / 2))
+        + 2 * average_s / 8 * swing_w
+        # Readings of the moment can fall in step with the work, which no number of them averages out.
+        + (0.0 if average_s else _IN_STEP * float(np.abs(np.diff(powers)).mean()) * duration_s)
+        # Whether a value held since the one before or led up to it is not known: over a rise this adds up.
+        + refresh_s / 2 * abs(float(powers[-1] - powers[0]))
+        + info.resolution * info.scale * duration_s / 2
+        + 2e-9 * float(np.median(reads.t_after_ns - reads.t_before_ns)) * float(near.max())
+    )
+
+
+def _flags(inside: Series, reads: Series, longest_s: float, spacing_s: float, info: SensorInfo) -> list[str]:
+    """Return what was odd about the readings."""
+    flags = ["read_failures"] if inside.failures() else []
+    if longest_s > _LATE * max(spacing_s, 2 / info.poll_hz):
+        flags.append("gap")
+    if len(reads) >= _CONSTANT_READS and len(np.unique(reads.good().raw)) == 1:
+        flags.append("constant_reading")
+    return flags
 
 
 def _because(energy: Energy, reason: Unavailable, *flags: str) -> Energy:
