@@ -119,9 +119,55 @@ def rms(errors: list[float]) -> float:
     return float((sum(error * error for error in errors) / len(errors)) ** 0.5) if errors else float("nan")
 
 
+def _compile(source: str, folder: Path, zeus: str | None) -> None:
+    """Build the vendor library that ``source`` loads, where it loads one, into ``folder``."""
+    from fakes.power import FAKES, compile_fake
+
+    library = {"nvml": "libnvidia-ml.so.1", "amdsmi": "lib/libamd_smi.so", "dcmi": "libdcmi.so"}.get(source)
+    flags: list[str] = []
+    if source == "amdsmi" and zeus:
+        find = "import importlib.util as u; print(u.find_spec('amdsmi').origin)"
+        found = subprocess.run([zeus, "-c", find], capture_output=True, text=True, check=True)
+        package = Path(found.stdout.strip()).with_name("amdsmi_wrapper.py")
+        (folder / "stubs.inc").write_text(stubs(package, FAKES / "fake_amd_smi.c"))
+        flags = [f'-DSTUBS="{folder / "stubs.inc"}"']
+    if library:
+        compiled = compile_fake(
+            f"fake_{ {'amdsmi': 'amd_smi'}.get(source, source) }.c", folder / library, *flags
+        )
+        if compiled is None:
+            raise SystemExit("the fakes need a C compiler (cc or gcc)")
+
+
+def _answers(
+    name: str, sides: dict[str, tuple[str, dict[str, str]]], task: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    """Give the same task to both tools at once and return what each answers."""
+    running = {
+        side: subprocess.Popen(
+            [python, __file__, f"--side={side}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, env=own,
+        )
+        for side, (python, own) in sides.items()
+    }  # fmt: skip
+    answers: dict[str, Any] = {}
+    for process in running.values():
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(task))
+        process.stdin.close()
+        process.stdin = None
+    for side, process in running.items():
+        out, problems = process.communicate(timeout=seconds + 120)
+        lines = out.strip().splitlines()
+        if process.returncode != 0 or not lines:
+            raise SystemExit(f"{name}, {side}: {problems.strip().splitlines()[-1:]}")
+        answers[side] = json.loads(lines[-1])
+    return answers
+
+
 def measure(name: str, rng: random.Random, arguments: argparse.Namespace, folder: Path) -> list[list[str]]:
     """Run both tools over one profile; return the rows of the table."""
-    from fakes.power import FAKES, PowercapTree, Profile, compile_fake, write_config
+    from fakes.power import FAKES, PowercapTree, Profile, write_config
     from machines import write, zone
 
     profile = Profile(work(rng, arguments.seconds + 5))
@@ -133,20 +179,7 @@ def measure(name: str, rng: random.Random, arguments: argparse.Namespace, folder
     ]
     tick_ms = {"NVIDIA": 100.0, "NVIDIA 20 ms": 20.0, "AMD": 50.0, "Ascend": 20.0}.get(name, 1.0)
     source = {"AMD": "amdsmi", "Ascend": "dcmi"}.get(name, "rapl" if name.startswith("RAPL") else "nvml")
-    library = {"nvml": "libnvidia-ml.so.1", "amdsmi": "lib/libamd_smi.so", "dcmi": "libdcmi.so"}.get(source)
-    flags: list[str] = []
-    if source == "amdsmi" and arguments.zeus:
-        find = "import importlib.util as u; print(u.find_spec('amdsmi').origin)"
-        found = subprocess.run([arguments.zeus, "-c", find], capture_output=True, text=True, check=True)
-        package = Path(found.stdout.strip()).with_name("amdsmi_wrapper.py")
-        (folder / "stubs.inc").write_text(stubs(package, FAKES / "fake_amd_smi.c"))
-        flags = [f'-DSTUBS="{folder / "stubs.inc"}"']
-    if library:
-        compiled = compile_fake(
-            f"fake_{ {'amdsmi': 'amd_smi'}.get(source, source) }.c", folder / library, *flags
-        )
-        if compiled is None:
-            raise SystemExit("the fakes need a C compiler (cc or gcc)")
+    _compile(source, folder, arguments.zeus)
     (folder / "amdsmi").mkdir(exist_ok=True)
     (folder / "amdsmi" / "amdsmi.py").write_text((FAKES / "fake_amdsmi.py").read_text())
     config = folder / "fake.conf"
@@ -192,25 +225,7 @@ def measure(name: str, rng: random.Random, arguments: argparse.Namespace, folder
     sides = {"ours": (sys.executable, ours_environment)}
     if arguments.zeus and source != "dcmi":
         sides["zeus"] = (arguments.zeus, environment)
-    running = {
-        side: subprocess.Popen(
-            [python, __file__, f"--side={side}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, env=own,
-        )
-        for side, (python, own) in sides.items()
-    }  # fmt: skip
-    answers: dict[str, Any] = {}
-    for process in running.values():
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(task))
-        process.stdin.close()
-        process.stdin = None
-    for side, process in running.items():
-        out, problems = process.communicate(timeout=arguments.seconds + 120)
-        lines = out.strip().splitlines()
-        if process.returncode != 0 or not lines:
-            raise SystemExit(f"{name}, {side}: {problems.strip().splitlines()[-1:]}")
-        answers[side] = json.loads(lines[-1])
+    answers = _answers(name, sides, task, arguments.seconds)
     if tree is not None:
         tree.stop()
     return _rows(name, tick_ms, profile, windows, answers, arguments.windows)
