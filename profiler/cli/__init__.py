@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": "Profile this box: run the standard workloads and record how it does.",
     "devices": "Show the devices of this box, what can be measured on them, and what is missing.",
     "models": "Show the catalogue of models, or everything that follows from one model's architecture.",
+    "hardware": "Show the catalogue of accelerators, or every number of one with its source.",
     "scenarios": "Show the standard workloads, or everything about one of them.",
     "runs": "List the runs on disk, or the cases of one run.",
     "report": "Write one HTML page about one or several runs.",

@@ -1,0 +1,1 @@
+"""Catalogue of accelerators, every number with its source."""

@@ -1,0 +1,54 @@
+"""Measured ceilings in the place of datasheet numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from profiler.errors import UsageError
+from profiler.hardware.catalogue import find_hardware
+from profiler.hardware.part import Hardware, Source, Sourced
+from profiler.results.read import Run
+
+READ_BANDWIDTH = "read_bandwidth"
+
+
+def with_measured_ceilings(hardware: Hardware, run: Run) -> Hardware:
+    """Return ``hardware`` with the ceilings that ``run`` measured on such a device.
+
+    The read bandwidth replaces the datasheet's memory bandwidth; the best device counts, since a
+    ceiling is what a part can do. What the run did not measure stays as documented.
+
+    Raises:
+        UsageError: the run is simulated, has no such device, or measured no ceiling of it.
+    """
+    if run.record.simulated:
+        raise UsageError(f"run {run.path.name}: is simulated; no hardware stands behind its ceilings")
+    parts = {hardware.name: hardware}
+    keys = {device.key for device in run.record.devices if find_hardware(device.name, parts) is not None}
+    if not keys:
+        names = ", ".join(sorted({f"'{device.name}'" for device in run.record.devices})) or "no device"
+        raise UsageError(
+            f"run {run.path.name}: measured {names}, which is not {hardware.title}; "
+            "name its part with --hardware, or add driver_names to a part of your own (--hardware-file)"
+        )
+    best = max(
+        (
+            ceiling
+            for ceiling in run.record.ceilings
+            if ceiling.device_key in keys
+            and ceiling.name == READ_BANDWIDTH
+            and ceiling.measurement.value is not None
+        ),
+        key=lambda ceiling: ceiling.measurement.value or 0.0,
+        default=None,
+    )
+    if best is None or not best.measurement.value:
+        raise UsageError(f"run {run.path.name}: measured no read bandwidth of {hardware.title}")
+    origin = Source(f"run {run.record.run_id[:12]}", None, "own measurement", run.record.created_utc[:10])
+    value = Sourced(best.measurement.value, "bytes/s", origin, "measured", best.ceiling_method)
+    return replace(
+        hardware,
+        memory_bandwidth_bytes_per_s=value,
+        unknown={name: reason for name, reason in hardware.unknown.items() if name != "memory_bandwidth"},
+        measured={"memory_bandwidth": value},
+    )
