@@ -29,6 +29,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "nvml": "profiler.sensors.nvml_sensors:NvmlSensors",
         "amdsmi": "profiler.sensors.amd_sensors:AmdSensors",
         "rapl": "profiler.sensors.rapl_sensors:RaplSensors",
+        "cpu": "profiler.sensors.cpu_sensors:CpuSensors",
         "dcmi": "profiler.sensors.dcmi:DcmiSensors",
         "redfish": "profiler.sensors.redfish:RedfishSensors",
         "command": "profiler.sensors.command:CommandSensors",

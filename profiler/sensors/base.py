@@ -15,7 +15,17 @@ from profiler.backends.base import Json, Unavailable
 
 Scope = Literal["chip", "board", "module", "socket", "package", "dram", "platform", "wall"]
 Kind = Literal[
-    "energy_counter", "power_instant", "power_average", "memory", "clock", "temperature", "throttle", "ecc"
+    "energy_counter",
+    "power_instant",
+    "power_average",
+    "memory",
+    "clock",
+    "temperature",
+    "throttle",
+    "ecc",
+    "power_limit",
+    "link",
+    "processes",
 ]
 Unit = Literal["J", "W", "bytes", "Hz", "degC", "bits", "count"]
 Method = Literal["counter_tick_interpolated", "power_integral", "none"]
@@ -50,12 +60,13 @@ class SensorInfo:
         scope: what it covers.
         unit: of ``raw * scale``.
         scale: SI units per raw count.
-        poll_hz: how often the sampler should read it.
+        poll_hz: how often the sampler should read it; 0: never, it is read where a phase of work ends.
         wraps_at: raw value after which a counter starts again at 0, or None where it does not wrap.
         tick_s: how often the sensor gets a new value, where its maker says so; usually measured instead.
         average_window_s: length of the trailing average that a power reading is, or None.
         max_power_w: most power that the covered part can draw, for telling faults from readings.
         resolution: smallest step of the value, in raw counts.
+        nominal: raw value of a healthy device at work (the widest link), or None where there is none.
         shares_with: keys of sensors that show the same reading; only one of them may count.
         overlaps: keys of sensors that cover part of what this one covers, or more; never added to it.
         unavailable: why it cannot be read, or None when it can.
@@ -76,6 +87,7 @@ class SensorInfo:
     average_window_s: float | None = None
     max_power_w: float | None = None
     resolution: int = 1
+    nominal: int | None = None
     shares_with: tuple[str, ...] = ()
     overlaps: tuple[str, ...] = ()
     unavailable: Unavailable | None = None

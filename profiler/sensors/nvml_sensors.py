@@ -21,7 +21,7 @@ _FIELD_POWER_AVERAGE, _FIELD_POWER_INSTANT = 185, 186
 _AMPERE = 7  # NVML_DEVICE_ARCH_AMPERE
 _GA100 = (8, 0)
 _AVERAGE_S = 1.0
-_COUNTER_HZ, _POWER_HZ, _SLOW_HZ = 100.0, 50.0, 2.0
+_COUNTER_HZ, _POWER_HZ, _SLOW_HZ, _NEVER_HZ = 100.0, 50.0, 2.0, 0.0
 _ALL_ONES = (1 << 64) - 1
 _TEMPERATURE_GPU = 0
 _ECC_UNCORRECTED, _ECC_SINCE_BOOT = 1, 0
@@ -139,6 +139,13 @@ class NvmlSensors:
             describe("temperature", "temperature", "degC", 1.0, _SLOW_HZ),
             describe("throttle_reasons", "throttle", "bits", 1.0, _SLOW_HZ),
             describe("ecc_uncorrected", "ecc", "count", 1.0, _SLOW_HZ),
+            describe("power_limit", "power_limit", "W", 1e-3, _SLOW_HZ),
+            replace(
+                describe("pcie_lanes", "link", "count", 1.0, _SLOW_HZ),
+                nominal=_known(self._nvml.ask("nvmlDeviceGetMaxPcieLinkWidth", handle)),
+            ),
+            # The driver's list of processes takes milliseconds, in which other calls wait.
+            describe("processes", "processes", "count", 1.0, _NEVER_HZ),
         ]
 
     def _describe(
@@ -189,12 +196,16 @@ class NvmlSensors:
             return partial(_field, self._nvml, handle, field)
         if quantity == "throttle_reasons":
             return partial(_throttle, self._nvml, handle)
+        if quantity == "processes":
+            return partial(_processes, self._nvml, handle)
         calls: dict[str, tuple[str, tuple[int, ...]]] = {
             "energy": ("nvmlDeviceGetTotalEnergyConsumption", ()),
             "power_usage": ("nvmlDeviceGetPowerUsage", ()),
             "sm_clock": ("nvmlDeviceGetClockInfo", (CLOCK_SM,)),
             "memory_clock": ("nvmlDeviceGetClockInfo", (CLOCK_MEMORY,)),
             "temperature": ("nvmlDeviceGetTemperature", (_TEMPERATURE_GPU,)),
+            "power_limit": ("nvmlDeviceGetEnforcedPowerLimit", ()),
+            "pcie_lanes": ("nvmlDeviceGetCurrPcieLinkWidth", ()),
             "ecc_uncorrected": ("nvmlDeviceGetTotalEccErrors", (_ECC_UNCORRECTED, _ECC_SINCE_BOOT)),
         }
         call, arguments = calls[quantity]
@@ -247,3 +258,13 @@ def _throttle(nvml: Nvml, handle: Any) -> int | Unavailable:
     if isinstance(reasons, Unavailable):  # the name of the same call before R535
         reasons = nvml.ask("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
     return reasons if isinstance(reasons, Unavailable) else int(reasons)
+
+
+def _processes(nvml: Nvml, handle: Any) -> int | Unavailable:
+    """Number of processes that compute on the GPU, whoever they belong to."""
+    listed = nvml.ask("nvmlDeviceGetComputeRunningProcesses", handle)
+    return listed if isinstance(listed, Unavailable) else len(listed)
+
+
+def _known(answer: Any) -> int | None:
+    return None if isinstance(answer, Unavailable) else int(answer)

@@ -24,13 +24,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from profiler.backends.base import Json, Unavailable
 from profiler.sensors import ring
 from profiler.sensors.base import READ_FAILURES, Energy, Sample, SensorInfo
+from profiler.sensors.history import History
 from profiler.sensors.power import power_energy
-from profiler.sensors.ticks import Series, find_ticks, series
+from profiler.sensors.ticks import Series, find_ticks
 from profiler.sensors.window import counter_energy
 
 START_S = 30.0  # opening a vendor's library can take seconds
@@ -64,17 +63,21 @@ class Sampler:
     ) -> None:
         self._infos = {info.key: info for info in sensors}
         self._options = options or {}
-        self._history_ns = round(history_s * 1e9)
-        self._sampled = [info.key for info in sensors if info.unavailable is None]
-        self._rows: dict[str, list[np.ndarray[Any, np.dtype[np.int64]]]] = {key: [] for key in self._sampled}
+        self._sampled = [info.key for info in sensors if info.unavailable is None and info.poll_hz > 0]
+        self._history = History(self._sampled, history_s)
         self._taken = dict.fromkeys(self._sampled, 0)
         self._suspends: list[tuple[int, int]] = []
+        self._outages: list[tuple[int, int, int]] = []
         self._clocks = _clocks()
         self._process: subprocess.Popen[bytes] | None = None
         self._ring: ring.Ring | None = None
 
     def __enter__(self) -> Sampler:
-        self.start()
+        try:
+            self.start()
+        except BaseException:  # an interrupt while it starts: nobody else knows of the process
+            self.stop()
+            raise
         return self
 
     def __exit__(
@@ -113,6 +116,30 @@ class Sampler:
             self._launch(config, descriptor)
         finally:
             os.close(descriptor)
+
+    @property
+    def died(self) -> str | None:
+        """How the process ended by itself, or None while it runs (or was never needed)."""
+        if self._process is None or self._ring is None or self._process.poll() is None:
+            return None
+        return f"the sampler process ended ({self._process.returncode})"
+
+    def restart(self) -> None:
+        """Start a process that died again; what was sampled before stays, and so does the hole in it."""
+        if self._process is None or self._ring is None:
+            return
+        code = self._process.poll()
+        self.drain()
+        last_ns = self._history.last_ns
+        self.stop()
+        self._taken = dict.fromkeys(self._sampled, 0)
+        self.start()
+        self._outages.append((last_ns, time.monotonic_ns(), code if code is not None else 0))
+
+    def forget(self, before_ns: int) -> None:
+        """Drop the reads before a moment."""
+        self.drain()
+        self._history.forget(before_ns)
 
     def _sources(self) -> list[dict[str, Any]]:
         sources: dict[str, dict[str, Any]] = {}
@@ -194,20 +221,12 @@ class Sampler:
         for channel, key in enumerate(self._sampled):
             self._taken[key], raw = self._ring.read(channel, self._taken[key])
             if raw:
-                self._rows[key].append(np.frombuffer(raw, dtype=np.int64).reshape(-1, 4))
+                self._history.add(key, raw)
 
     def series(self, key: str, t0_ns: int | None = None, t1_ns: int | None = None) -> Series:
         """Return the reads of a sensor, all or those between two moments."""
         self.drain()
-        rows = self._rows.get(key)
-        if rows is not None and len(rows) > 1:
-            joined = np.concatenate(rows)
-            oldest = np.searchsorted(joined[:, 1], joined[-1, 1] - self._history_ns)
-            rows[:] = [joined[int(oldest) :]]
-        reads = series(rows[0] if rows else [])
-        if t0_ns is None and t1_ns is None:
-            return reads
-        return reads.between(t0_ns or 0, t1_ns if t1_ns is not None else time.monotonic_ns())
+        return self._history.series(key, t0_ns, t1_ns)
 
     def samples(self, key: str, t0_ns: int | None = None, t1_ns: int | None = None) -> list[Sample]:
         """Return the reads of a sensor as objects."""
@@ -287,14 +306,16 @@ class Sampler:
                     "suspended", "the machine was suspended meanwhile", "repeat the measurement"
                 )
                 return replace(energy, joules=None, bound_j=None, method="none", reason=reason)
-        uncovered = energy.reason is not None and energy.reason.code in ("window_not_covered", "no_samples")
-        if uncovered and self._process is not None and self.pid is None and self._ring is not None:
-            code = self._process.returncode
-            died = Unavailable(
-                "sampler_died", f"the sampler process ended ({code})", "repeat the measurement"
-            )
-            return replace(energy, reason=died, flags=(*energy.flags, "gap"))
-        return energy
+        if energy.reason is None or energy.reason.code not in ("window_not_covered", "no_samples"):
+            return energy
+        how = self.died
+        for from_ns, to_ns, code in self._outages:
+            if from_ns < energy.t1_ns and energy.t0_ns < to_ns:
+                how = f"the sampler process ended ({code}) and was started again"
+        if how is None:
+            return energy
+        died = Unavailable("sampler_died", how, "repeat the measurement")
+        return replace(energy, reason=died, flags=(*energy.flags, "gap"))
 
     def _notice_suspend(self) -> None:
         before, now = self._clocks, _clocks()
