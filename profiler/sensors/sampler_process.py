@@ -84,8 +84,10 @@ class _Loop:
         self._channels = channels
         self._fastest_ns = min(channel.period_ns for channel in channels)
 
-    def run(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
-        """Sample for ever."""
+    def run(
+        self, clock: Callable[[], int] = time.monotonic_ns, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Sample for ever, or until a clock of a test raises."""
         fast = [channel for channel in self._channels if channel.period_ns == self._fastest_ns]
         if self._fastest_ns <= _BURST_NS:
             end_ns = clock() + _BURST_NS
@@ -107,7 +109,7 @@ class _Loop:
                 next_ns = min(next_ns, channel.due_ns)
             pause_ns = next_ns - clock()
             if pause_ns > 0:
-                time.sleep(pause_ns * 1e-9)
+                sleep(pause_ns * 1e-9)
 
     def _read(self, channel: _Channel, clock: Callable[[], int]) -> None:
         before_ns = clock()

@@ -25,6 +25,7 @@ DEFAULT_MAX_POWER_W = 5_000.0
 # Short ticks may hold more than the limit: power limits are averages too.
 _LIMIT_MARGIN = 1.5
 _OLDEST = 1.5  # ticks
+_CLOSE = 0.75  # of a tick: reads that are closer together do not hide one
 
 
 @dataclass(frozen=True)
@@ -192,18 +193,20 @@ def _missed_wraps(good: Series, info: SensorInfo) -> list[Break]:
 
 
 def _tick_s(good: Series, changed: Integers) -> float | None:
-    """Mean time between changes, over those that are resolved by at least two reads each.
+    """Mean time between changes, where reads were close enough to tell one tick from the next.
 
-    Times between changes that are far from their median (a pause of the sampler, a failed read)
-    are left out.
+    Changes seen by two reads in a row count only if those reads were clearly closer together than ticks
+    are: between reads that are further apart any number of ticks may be hidden. To leave all of them out
+    would leave out the short ones of a sensor that ticks twice per read, and take 20 ms for 24.
+    Times far from the median (a pause of the sampler, a failed read) are left out.
     """
     if len(changed) < 3:
         return None
-    reads_in_between = np.diff(changed)
+    several_reads = np.diff(changed) >= 2
     interval_s = np.diff(good.t_before_ns[changed]) * 1e-9
-    resolved = interval_s[reads_in_between >= 2]
-    if len(resolved) < 3:
+    if several_reads.sum() < 3:
         return None
-    median = float(np.median(resolved))
-    usual = resolved[(resolved > 0.5 * median) & (resolved < 2 * median)]
+    median = float(np.median(interval_s[several_reads]))
+    resolved = interval_s[several_reads | (interval_s < _CLOSE * median)]
+    usual = resolved[(resolved > 0.25 * median) & (resolved < 2 * median)]
     return float(usual.mean())

@@ -139,11 +139,12 @@ def _within_one_segment(
 
 def _why_not_covered(ticks: Ticks, reads: Series, info: SensorInfo, t0_ns: int, t1_ns: int) -> Unavailable:
     good = reads.good()
-    bad = reads.between(t0_ns, t1_ns).failures() or reads.failures()
+    ended_ns = int(good.t_after_ns[-1]) if len(good) else None
+    # Failures that were followed by good reads (a meter that takes a moment to start) end nothing.
+    bad = (reads if ended_ns is None else reads.between(ended_ns + 1, t1_ns)).failures()
     if not len(good) and not bad:
         return Unavailable("no_samples", "the sensor was never read", "see whether the sampler runs")
-    ended_ns = int(good.t_after_ns[-1]) if len(good) else None
-    if bad and (ended_ns is None or ended_ns < t1_ns):
+    if bad:
         return lost(bad[0], None if ended_ns is None else (ended_ns - t0_ns) * 1e-9)
     since = int(ticks.hi_ns[-1]) if len(ticks.hi_ns) else int(good.t_before_ns[0])
     assert ended_ns is not None

@@ -17,13 +17,16 @@
  *                              "error.<function>": whatever the device; without "@": always)
  */
 #pragma once
+#include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { MAX_LINES = 512, MAX_SEGMENTS = 4096, MAX_DEVICES = 32 };
 
@@ -107,7 +110,18 @@ static double real_of(const char *variable, int device, const char *name, double
     return lookup(variable, key, text, sizeof text) ? strtod(text, NULL) : otherwise;
 }
 
+/* CLOCK_MONOTONIC, or the time that a test keeps as a double in the file named by FAKE_CLOCK. */
 static double now_s(void) {
+    static const volatile double *kept;
+    const char *path = getenv("FAKE_CLOCK");
+    if (path && !kept) {
+        int file = open(path, O_RDONLY);
+        void *mapped = file < 0 ? MAP_FAILED : mmap(NULL, sizeof *kept, PROT_READ, MAP_SHARED, file, 0);
+        if (mapped == MAP_FAILED) abort();
+        close(file);
+        kept = mapped;
+    }
+    if (kept) return *kept;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 FAKES = Path(__file__).parent
+# When the profiles of the fakes begin where a test has a clock of its own.
+T0_S = 1.0
 
 
 class Profile:
@@ -81,6 +83,9 @@ class PowercapTree:
         zones: folder -> (profile, microjoules at the beginning, microjoules after which it starts again).
         t0_s: CLOCK_MONOTONIC that the profiles count from.
         tick_s: how often the counters change.
+
+    Attributes:
+        longest_pause_s: longest time between two changes; on a busy machine much longer than ``tick_s``.
     """
 
     def __init__(
@@ -90,6 +95,8 @@ class PowercapTree:
         self.zones = dict(zones)
         self._t0_s = t0_s
         self._tick_s = tick_s
+        self.longest_pause_s = 0.0
+        self._written_s = time.monotonic()
         self._stop = threading.Event()
         self._files = {name: os.open(self._folder / name / "energy_uj", os.O_WRONLY) for name in zones}
         self.write()
@@ -103,6 +110,9 @@ class PowercapTree:
             value = (first + int(profile.joules(0.0, now_s) * 1e6)) % wrap
             # One write of constant length: a reader sees the old or the new number, never half of one.
             os.pwrite(self._files[name], f"{value:020d}\n".encode(), 0)
+        done_s = time.monotonic()
+        self.longest_pause_s = max(self.longest_pause_s, done_s - self._written_s)
+        self._written_s = done_s
 
     def _run(self) -> None:
         while not self._stop.wait(self._tick_s):

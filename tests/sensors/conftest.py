@@ -6,17 +6,14 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.power import FAKES, compile_fake, write_config
+from fakes.power import FAKES, T0_S, compile_fake, write_config
 
 Run = Callable[..., dict[str, Any]]
-# A library is found, opened and sampled within this time after t0 on a busy machine.
-START_S = 0.8
 
 
 @pytest.fixture(scope="session")
@@ -51,17 +48,18 @@ def sensor_run(libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
         environment: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         path = tmp_path_factory.mktemp("run") / "fake.conf"
-        t0 = time.monotonic() + START_S
-        base = {"t0": repr(t0), **config}
+        base = {"t0": T0_S, **config}
         write_config(path, base)
+        clock = path.with_name("clock")
+        clock.write_bytes(bytes(8))
         task = {
             "source": source,
             "options": options or {},
             "keys": keys,
             "seconds": seconds,
             "windows": windows,
-            "t0": t0,
             "config": str(path),
+            "clock": str(clock),
             "changes": [(at, {**base, **values}) for at, values in changes],
         }
         done = subprocess.run(
@@ -74,6 +72,7 @@ def sensor_run(libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
                     if not key.startswith(("CUDA_", "AIPROF_"))
                 },
                 "LD_LIBRARY_PATH": str(libraries),
+                "FAKE_CLOCK": str(clock),
                 "FAKE_NVML_CONFIG": str(path),
                 "FAKE_AMDSMI_CONFIG": str(path),
                 "FAKE_AMDSMI_LIBRARY": str(libraries / "libamd_smi.so"),

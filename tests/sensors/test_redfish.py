@@ -71,14 +71,17 @@ def test_energy_and_power_of_a_window(serve: Any) -> None:
     source = RedfishSensors(server.url)
     with Sampler(source.probe(), {"redfish": source.options()}) as sampler:
         begin_s = time.monotonic() - server.t0_s + 0.6
-        end_s = begin_s + 1.8
-        time.sleep(max(0.0, server.t0_s + end_s + 1.1 - time.monotonic()))
-        window = [round((server.t0_s + moment) * 1e9) for moment in (begin_s, end_s)]
-        energies = {key: sampler.energy(key, *window) for key in sampler.infos}
+        time.sleep(max(0.0, server.t0_s + begin_s + 1.8 - time.monotonic()))
+        # A controller that a busy machine makes slow needs a longer window.
+        for _ in range(20):
+            end_s = time.monotonic() - server.t0_s
+            window = [round((server.t0_s + moment) * 1e9) for moment in (begin_s, end_s)]
+            energies = {key: sampler.energy(key, *window, wait_s=60.0) for key in sampler.infos}
+            if energies["redfish:1/energy"].joules is not None:
+                break
     truth = WORK.joules(begin_s, end_s)
     for key, energy in energies.items():
         if energy.joules is None:
-            # A controller this slow may only be refused for it.
             assert energy.reason is not None
             assert energy.reason.code == "window_too_short", key
         else:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import machines
@@ -18,23 +18,46 @@ from fakes.power import PowercapTree, Profile
 
 from profiler.backends.base import Unavailable
 from profiler.sensors import ring, sampler
-from profiler.sensors.base import SensorInfo
+from profiler.sensors.base import Energy, SensorInfo
 from profiler.sensors.rapl_sensors import RaplSensors
 from profiler.sensors.sampler import Sampler
 
 KEY = "rapl:package-0/energy"
 WRAP = 262_143_328_850
+# A busy machine may stop any process for seconds.
+PATIENCE_S = 60.0
 PROFILE = Profile([(0.0, 180.0), (0.8, 60.0), (1.1, 210.0)])
 
 
+@dataclass
+class Tree:
+    """A package whose counter wraps after one second.
+
+    Attributes:
+        source: its sensors.
+        t0_s: CLOCK_MONOTONIC that the profile counts from.
+        counter: what keeps the counter up to date.
+    """
+
+    source: RaplSensors
+    t0_s: float
+    counter: PowercapTree
+
+    def holds(self, energy: Energy, begin_s: float, end_s: float) -> bool:
+        """Whether the truth lies in the bound, given that the counter here may move late."""
+        assert energy.joules is not None, energy.reason
+        assert energy.bound_j is not None
+        late_j = max(PROFILE.watts) * self.counter.longest_pause_s
+        return abs(energy.joules - PROFILE.joules(begin_s, end_s)) <= energy.bound_j + late_j
+
+
 @pytest.fixture
-def tree(tmp_path: Path) -> Iterator[tuple[RaplSensors, float]]:
-    """A package whose counter wraps after one second."""
+def tree(tmp_path: Path) -> Iterator[Tree]:
     root = machines.write(tmp_path, machines.zone("intel-rapl:0", "package-0", 0))
     t0_s = time.monotonic()
     first = WRAP - int(PROFILE.joules(0.0, 1.0) * 1e6)
     running = PowercapTree(root, {"intel-rapl:0": (PROFILE, first, WRAP)}, t0_s)
-    yield RaplSensors(str(root)), t0_s
+    yield Tree(RaplSensors(str(root)), t0_s, running)
     running.stop()
 
 
@@ -56,7 +79,7 @@ def sampled_s(running: Sampler) -> float:
     return float(reads.t_after_ns[-1] - reads.t_after_ns[0]) * 1e-9 if len(reads) else 0.0
 
 
-def wait_for(done: object, seconds: float = 10.0) -> bool:
+def wait_for(done: object, seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if done():  # type: ignore[operator]
@@ -65,26 +88,21 @@ def wait_for(done: object, seconds: float = 10.0) -> bool:
     return False
 
 
-def test_energy_over_a_wrap(tree: tuple[RaplSensors, float]) -> None:
-    source, t0_s = tree
-    with sampling(source) as running:
-        begin_s = max(time.monotonic() - t0_s + 0.1, 0.5)
-        time.sleep(max(0.0, t0_s + begin_s + 1.5 - time.monotonic()))
-        end_s = time.monotonic() - t0_s - 0.1
-        energy = running.energy(KEY, round((t0_s + begin_s) * 1e9), round((t0_s + end_s) * 1e9))
+def test_energy_over_a_wrap(tree: Tree) -> None:
+    with sampling(tree.source) as running:
+        begin_s = max(time.monotonic() - tree.t0_s + 0.1, 0.5)
+        time.sleep(max(0.0, tree.t0_s + begin_s + 1.5 - time.monotonic()))
+        end_s = time.monotonic() - tree.t0_s - 0.1
+        window = [round((tree.t0_s + moment) * 1e9) for moment in (begin_s, end_s)]
+        energy = running.energy(KEY, *window, wait_s=PATIENCE_S)
         assert running.pid is not None
-    truth = PROFILE.joules(begin_s, end_s)
-    assert energy.joules is not None, energy.reason
-    assert energy.bound_j is not None
-    # The thread that moves the counter may be late by some milliseconds on a busy machine.
-    assert abs(energy.joules - truth) <= energy.bound_j + 0.02 * 210.0
+    assert tree.holds(energy, begin_s, end_s)
     assert energy.simulated
     if begin_s < 1.0:
         assert "wrapped" in energy.flags
 
 
-def test_the_sampler_ends_with_its_parent_however_that_ends(tree: tuple[RaplSensors, float]) -> None:
-    source, _ = tree
+def test_the_sampler_ends_with_its_parent_however_that_ends(tree: Tree) -> None:
     script = (
         "import sys, time\n"
         "from profiler.sensors.rapl_sensors import RaplSensors\n"
@@ -95,7 +113,7 @@ def test_the_sampler_ends_with_its_parent_however_that_ends(tree: tuple[RaplSens
         "print(running.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
-    root = str(source.options()["root"])
+    root = str(tree.source.options()["root"])
     parent = subprocess.Popen([sys.executable, "-c", script, root], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
@@ -106,9 +124,8 @@ def test_the_sampler_ends_with_its_parent_however_that_ends(tree: tuple[RaplSens
     assert wait_for(lambda: not alive(pid))
 
 
-def test_a_sampler_that_was_killed_is_no_reading(tree: tuple[RaplSensors, float]) -> None:
-    source, _ = tree
-    with sampling(source) as running:
+def test_a_sampler_that_was_killed_is_no_reading(tree: Tree) -> None:
+    with sampling(tree.source) as running:
         assert running.pid is not None
         assert wait_for(lambda: len(running.series(KEY)) > 20)
         t0_ns = time.monotonic_ns() - 50_000_000
@@ -122,9 +139,8 @@ def test_a_sampler_that_was_killed_is_no_reading(tree: tuple[RaplSensors, float]
     assert "gap" in energy.flags
 
 
-def test_a_sampler_that_was_starved_leaves_a_gap(tree: tuple[RaplSensors, float]) -> None:
-    source, t0_s = tree
-    with sampling(source) as running:
+def test_a_sampler_that_was_starved_leaves_a_gap(tree: Tree) -> None:
+    with sampling(tree.source) as running:
         assert running.pid is not None
         assert wait_for(lambda: sampled_s(running) > 0.4)
         begin_ns = time.monotonic_ns() - 100_000_000
@@ -133,18 +149,13 @@ def test_a_sampler_that_was_starved_leaves_a_gap(tree: tuple[RaplSensors, float]
         os.kill(running.pid, signal.SIGCONT)
         time.sleep(0.3)
         end_ns = time.monotonic_ns()
-        time.sleep(0.2)
-        energy = running.energy(KEY, begin_ns, end_ns)
-    assert energy.joules is not None, energy.reason
-    assert energy.bound_j is not None
+        energy = running.energy(KEY, begin_ns, end_ns, wait_s=PATIENCE_S)
     assert "gap" in energy.flags
-    truth = PROFILE.joules(begin_ns * 1e-9 - t0_s, end_ns * 1e-9 - t0_s)
-    assert abs(energy.joules - truth) <= energy.bound_j + 0.02 * 210.0
+    assert tree.holds(energy, begin_ns * 1e-9 - tree.t0_s, end_ns * 1e-9 - tree.t0_s)
 
 
-def test_the_sampler_imports_no_engine(tree: tuple[RaplSensors, float]) -> None:
-    source, _ = tree
-    with sampling(source) as running:
+def test_the_sampler_imports_no_engine(tree: Tree) -> None:
+    with sampling(tree.source) as running:
         mapped = Path(f"/proc/{running.pid}/maps").read_text()
     assert "torch" not in mapped
     assert "numpy" not in mapped
@@ -197,18 +208,16 @@ def test_a_process_that_does_not_start(tmp_path: Path, monkeypatch: pytest.Monke
     assert energy.reason.code == "sampler_failed"
 
 
-def test_windows_over_a_suspend_are_refused(
-    tree: tuple[RaplSensors, float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, _ = tree
+def test_windows_over_a_suspend_are_refused(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     real = sampler._clocks
-    with sampling(source) as running:
+    with sampling(tree.source) as running:
         assert wait_for(lambda: sampled_s(running) > 0.4)
         t0_ns = time.monotonic_ns() - 200_000_000
         monkeypatch.setattr(sampler, "_clocks", lambda: (real()[0], real()[1] + 3_600_000_000_000))
         during = running.energy(KEY, t0_ns, time.monotonic_ns())
+        noticed_ns = time.monotonic_ns()
         time.sleep(0.3)
-        after = running.energy(KEY, time.monotonic_ns() - 200_000_000, time.monotonic_ns())
+        after = running.energy(KEY, noticed_ns, time.monotonic_ns(), wait_s=PATIENCE_S)
     assert during.reason is not None
     assert during.reason.code == "suspended"
     assert after.joules is not None, after.reason

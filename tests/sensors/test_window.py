@@ -209,6 +209,13 @@ def test_windows_that_are_not_covered() -> None:
     assert code(window(rows, 3.0, 2.0)) == "not_in_order"
 
 
+def test_reads_that_failed_before_the_sensor_was_there_do_not_lose_it() -> None:
+    failed = [[*row[:3], failure_number("timeout")] for row in steady() if row[0] < 1e9]
+    rows = failed + [row for row in steady() if row[0] >= 1e9]
+    assert code(window(rows, 2.0, 5.999)) == "window_not_covered"
+    assert window(rows, 2.0, 5.0).joules == pytest.approx(1500.0, rel=0.03)
+
+
 def test_windows_that_are_too_short() -> None:
     rows = steady(tick_s=0.5, seconds=10.0)
     assert code(window(rows, 3.1, 3.13)) == "window_too_short"
@@ -228,6 +235,12 @@ def test_integers_stay_exact_after_years() -> None:
     rows = steady(first=2**62)
     energy = window(rows, 1.5, 3.5)
     assert energy.joules == pytest.approx(1000.0, abs=energy.bound_j)
+
+
+@pytest.mark.parametrize("poll_s", [0.003, 0.007, 0.0101, 0.013, 0.017])
+def test_a_tick_is_found_however_often_it_is_read(poll_s: float) -> None:
+    rows = steady(tick_s=0.02, poll_s=poll_s)
+    assert find_ticks(series(rows), COUNTER).tick_s == pytest.approx(0.02, rel=0.03)
 
 
 def test_a_tick_shorter_than_the_time_between_reads_is_learned_from_a_burst() -> None:
