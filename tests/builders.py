@@ -117,6 +117,15 @@ def make_run_record(
             Ceiling(
                 device_key=DEVICE_KEY, name="read_bandwidth", ceiling_method="read", measurement=bandwidth
             ),
+            Ceiling(
+                device_key=DEVICE_KEY,
+                name="matrix_flops:bf16",
+                ceiling_method="multiply",
+                measurement=Measurement(
+                    value=8e11, unit="FLOP/s", n=5, method="best reading", scope="device"
+                ),
+                engine="torch",
+            ),
         ),
         "settings": PlanSettings(
             preset="quick",

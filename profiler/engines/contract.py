@@ -6,11 +6,14 @@ the sweep with a traceback.
 
 from __future__ import annotations
 
+import math
 from types import NoneType
 from typing import Any
 
 _NUMBER = (int, float)
 _MAYBE_BYTES = (int, NoneType)
+# A probe answers with one of these: a value per repeat.
+RATES = ("bytes_per_s", "flops_per_s")
 
 ANSWERS: dict[str, dict[str, tuple[type, ...]]] = {
     "hello": {"engine": (dict,), "devices": (list,), "simulated": (bool,), "python": (str,)},
@@ -28,7 +31,7 @@ ANSWERS: dict[str, dict[str, tuple[type, ...]]] = {
         "step_ns": (list, NoneType),
         "output_sha256": (str,),
     },
-    "probe": {"bytes_per_s": (list,), "method": (str,)},
+    "probe": {"method": (str,)},
     "memory": {
         "engine_peak_bytes": _MAYBE_BYTES,
         "process_rss_bytes": _MAYBE_BYTES,
@@ -49,9 +52,16 @@ def fault_in(op: str, result: dict[str, Any]) -> str | None:
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             wanted = " or ".join("null" if kind is NoneType else kind.__name__ for kind in types)
             return f"the engine's answer to {op} has {name} = {str(value)[:40]!r}, which is not {wanted}"
-    if op == "probe" and not (
-        result["bytes_per_s"]
-        and all(isinstance(rate, _NUMBER) and rate > 0 for rate in result["bytes_per_s"])
-    ):
-        return "the engine's answer to probe has no positive bytes_per_s"
-    return None
+    return _rate_fault(result) if op == "probe" else None
+
+
+def _rate_fault(result: dict[str, Any]) -> str | None:
+    """Return what is wrong with the values of a probe: at least one, all finite and above 0."""
+    rates = [result[name] for name in RATES if name in result]
+    if len(rates) == 1 and isinstance(rates[0], list) and rates[0] and all(map(_is_rate, rates[0])):
+        return None
+    return f"the engine's answer to probe has no positive {' or '.join(RATES)}"
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, _NUMBER) and not isinstance(value, bool) and 0 < value < math.inf

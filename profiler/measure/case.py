@@ -11,6 +11,7 @@ from typing import Any
 from profiler.measure.context import CaseContext, StartFailedError, StartOutcome
 from profiler.measure.interference import interference_flag
 from profiler.measure.plan import least_seconds
+from profiler.measure.roofline import roofline
 from profiler.measure.soak import sustained_ratio
 from profiler.measure.start import measure_start
 from profiler.measure.summary import flags, measurements
@@ -50,12 +51,15 @@ def measure_case(
         found = flags(
             context.spec, starts.used, context.target_relative_half_width, simulated=fields["simulated"]
         )
-        measured = measurements(context.spec, fields["work"], starts.used)
+        measured = measurements(context.spec, starts.used)
+        near, binding = roofline(context.spec, fields["work"], starts.used, context.ceilings)
+        measured |= near
         if context.soak_s is not None:
             measured["sustained_ratio"] = sustained_ratio(starts.used[0].measured(lambda trial: trial.e2e_s))
         fields |= {
             "status": "ok",
             "measurements": measured,
+            "binding_ceilings": binding,
             "flags": (*found, *starts.disturbances),
         }
     except StartFailedError as error:

@@ -14,7 +14,7 @@ from profiler.measure.events import Listener
 from profiler.measure.stop import Decision
 from profiler.models.catalogue import ResolvedModel
 from profiler.models.formats import Formats
-from profiler.results.schema import CaseSpec, Prediction, StartRecord, TrialRecord
+from profiler.results.schema import CaseSpec, Ceiling, Prediction, StartRecord, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class CaseContext:
         target_relative_half_width: when trials stop.
         soak_s: hold the trials for this long, whatever is known by then, or None.
         log_path: where the worker's output goes.
+        ceilings: what the devices of the run can do.
     """
 
     spec: CaseSpec
@@ -62,6 +63,7 @@ class CaseContext:
     timeouts: Timeouts
     clock: BudgetClock
     emit: Listener
+    ceilings: tuple[Ceiling, ...] = ()
 
 
 class StartFailedError(Exception):

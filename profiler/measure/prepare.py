@@ -12,7 +12,8 @@ from typing import Any
 from profiler import registry
 from profiler.backends.base import Backend, BackendReport, Device, Unavailable
 from profiler.backends.discover import discover, select_device
-from profiler.ceilings.bandwidth import IDLE_PROBES, BandwidthProbe, probe_read_bandwidth
+from profiler.ceilings.bandwidth import IDLE_PROBES, probe_read_bandwidth
+from profiler.ceilings.matrix import matrix_ceilings
 from profiler.engines.base import Engine
 from profiler.engines.process import WorkerError, WorkerProcess
 from profiler.errors import InputFileError, NothingMeasuredError, UsageError
@@ -123,17 +124,19 @@ def prepare(selection: Selection, emit: Listener, timeouts: Timeouts, log_path: 
     """
     engines: dict[str, EngineRecord] = {}
     floors: list[NoiseFloor] = []
+    ceilings: list[Ceiling] = []
     failures: list[str] = []
     for device in selection.devices:
         for name, engine in selection.engines.items():
             emit(Preparing(f"starting engine {name} and probing {device.name} while it is idle"))
             try:
-                record, floor = _acquaint(selection, engine, device, timeouts, log_path)
+                record, floor, measured = _acquaint(selection, engine, device, timeouts, log_path)
             except (WorkerError, UsageError) as error:
                 failures.append(f"engine {name} on {device.key}: {error}")
                 continue
             engines[name] = record
             floors.append(floor)
+            ceilings += measured
     if not floors:
         raise NothingMeasuredError("\n".join(failures) or "no device that could be measured")
     for failure in failures:
@@ -155,9 +158,7 @@ def prepare(selection: Selection, emit: Listener, timeouts: Timeouts, log_path: 
         engines=tuple(engines.values()),
         models=tuple(_model_record(model) for model in selection.models.values()),
         noise_floors=tuple(floors),
-        ceilings=tuple(
-            BandwidthProbe(floor.bytes_per_s, floor.method).ceiling(floor.device_key) for floor in floors
-        ),
+        ceilings=tuple(ceilings),
         settings=settings,
         cases=cases,
         skipped=skipped,
@@ -194,14 +195,18 @@ class _Faults:
 
 def _acquaint(
     selection: Selection, engine: Engine, device: Device, timeouts: Timeouts, log_path: Path
-) -> tuple[EngineRecord, NoiseFloor]:
-    """Start a worker that only says hello and probes the idle device."""
+) -> tuple[EngineRecord, NoiseFloor, list[Ceiling]]:
+    """Start a worker that only says hello and measures what the idle device can do."""
     python = python_for(selection.request)
     options = selection.options[engine.name]
     with WorkerProcess(python, log_path) as worker:
         hello = worker.request("hello", timeouts.hello_s, engine=engine.name, options=options)
-        probe = probe_read_bandwidth(
-            worker, engine.device_string(device, hello), IDLE_PROBES, timeouts.probe_s
+        name = engine.device_string(device, hello)
+        probe = probe_read_bandwidth(worker, name, IDLE_PROBES, timeouts.probe_s)
+        ceilings = [probe.ceiling(device.key, "read_bandwidth", engine.name)]
+        dtypes = [formats.compute_dtype for formats in selection.formats.values()]
+        ceilings += matrix_ceilings(
+            worker, name, dtypes, timeouts.probe_s, device_key=device.key, engine=engine.name
         )
     about = hello["engine"]
     record = EngineRecord(
@@ -215,10 +220,10 @@ def _acquaint(
         device_key=device.key,
         engine=engine.name,
         method=probe.method,
-        bytes_per_s=probe.bytes_per_s,
-        tolerance=tolerance(probe.bytes_per_s),
+        bytes_per_s=probe.rates,
+        tolerance=tolerance(probe.rates),
     )
-    return record, floor
+    return record, floor, ceilings
 
 
 def _planned(

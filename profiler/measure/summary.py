@@ -10,7 +10,7 @@ from profiler.backends.base import Unavailable
 from profiler.measure.context import StartOutcome
 from profiler.measure.stats import Estimate, interval_from_starts, mean_interval, rate_interval
 from profiler.measure.steady import drift
-from profiler.results.schema import CaseSpec, Flag, Measurement, TrialRecord, Work
+from profiler.results.schema import CaseSpec, Flag, Measurement, TrialRecord
 
 ONE_START_HINT = "make at least three starts before buying: --preset standard, or --starts 3"
 MORE_TIME = "give more time: a larger --budget"
@@ -34,12 +34,11 @@ class _Phase:
     work: int
 
 
-def measurements(spec: CaseSpec, work: Work, outcomes: Sequence[StartOutcome]) -> dict[str, Measurement]:
-    """Return every measurement of a case.
+def measurements(spec: CaseSpec, outcomes: Sequence[StartOutcome]) -> dict[str, Measurement]:
+    """Return every measurement of a case but those of its roofline.
 
     Args:
         spec: the case.
-        work: what a trial of it has to compute and move.
         outcomes: the starts that count, at least one.
     """
     batch, prompt, outputs = spec.batch, spec.prompt_tokens, spec.output_tokens
@@ -49,26 +48,27 @@ def measurements(spec: CaseSpec, work: Work, outcomes: Sequence[StartOutcome]) -
         _Phase("decode_s", lambda trial: trial.decode_s, "decode_tokens_per_s", batch * (outputs - 1)),
         _Phase("e2e_s", lambda trial: trial.e2e_s, "output_tokens_per_s", batch * outputs),
     ):
-        time = _time(outcomes, phase.value)
+        time = phase_time(outcomes, phase.value)
         if time is None:
             found[phase.rate_name] = Measurement.missing("tokens/s", NO_DECODE)
             found["tpot_s"] = Measurement.missing("s", NO_DECODE)
             continue
-        found[phase.rate_name] = _measured(rate_interval(time, phase.work), "tokens/s", outcomes)
+        found[phase.rate_name] = as_measurement(rate_interval(time, phase.work), "tokens/s", outcomes)
         if phase.time_name == "decode_s":
-            found["tpot_s"] = _measured(_divided(time, outputs - 1), "s", outcomes)
+            found["tpot_s"] = as_measurement(_divided(time, outputs - 1), "s", outcomes)
         else:
-            found[phase.time_name] = _measured(time, "s", outcomes)
+            found[phase.time_name] = as_measurement(time, "s", outcomes)
     # Offline, all requests are submitted together and get their first token together.
     found["ttft_s"] = found["prefill_s"]
-    found["mbu"] = _mbu(work, outcomes)
     found |= _memory(outcomes)
     found |= _loading(outcomes)
     found |= _energy(spec, outcomes)
     return found
 
 
-def _time(outcomes: Sequence[StartOutcome], value: Callable[[TrialRecord], float | None]) -> Estimate | None:
+def phase_time(
+    outcomes: Sequence[StartOutcome], value: Callable[[TrialRecord], float | None]
+) -> Estimate | None:
     """Mean over trials (one start) or start means (several); None where the phase does not exist."""
     series = [outcome.measured(value) for outcome in outcomes]
     if not all(series):
@@ -92,7 +92,8 @@ def _divided(time: Estimate, by: int) -> Estimate:
     )
 
 
-def _measured(estimate: Estimate, unit: str, outcomes: Sequence[StartOutcome]) -> Measurement:
+def as_measurement(estimate: Estimate, unit: str, outcomes: Sequence[StartOutcome]) -> Measurement:
+    """Return an estimate over trials or starts as a measurement; nothing measured here is below 0."""
     interval = estimate.interval
     return Measurement(
         value=estimate.mean,
@@ -102,25 +103,6 @@ def _measured(estimate: Estimate, unit: str, outcomes: Sequence[StartOutcome]) -
         method=f"mean of {'trials' if len(outcomes) == 1 else 'start means'}, {estimate.method}",
         scope="within_process" if len(outcomes) == 1 else "across_starts",
     )
-
-
-def _mbu(work: Work, outcomes: Sequence[StartOutcome]) -> Measurement:
-    """Model bandwidth utilisation of the decode: its bytes per second over the read bandwidth.
-
-    The bandwidth is that of the probes round the same starts, because on many boxes it moves from
-    minute to minute; a figure against another hour's bandwidth would say nothing.
-    """
-    time = _time(outcomes, lambda trial: trial.decode_s)
-    if time is None:
-        return Measurement.missing("ratio", NO_DECODE)
-    records = [outcome.record for outcome in outcomes]
-    probes = [record.probe_before_bytes_per_s for record in records]
-    probes += [record.probe_after_bytes_per_s for record in records]
-    known = [probe for probe in probes if probe is not None]
-    if not known:
-        return Measurement.missing("ratio", "the read bandwidth was not measured with this case")
-    share = rate_interval(time, work.decode_bytes / fmean(known))
-    return _measured(share, "ratio", outcomes)
 
 
 def _largest(values: Sequence[int | None], unit: str, reason: str, method: str, scope: str) -> Measurement:

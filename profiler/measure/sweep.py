@@ -139,6 +139,7 @@ class Sweep:
             timeouts=self.timeouts,
             clock=self.clock,
             emit=self.emit,
+            ceilings=record.ceilings,
         )
 
     def resume(self, path: Path, run: Run) -> Run:

@@ -156,9 +156,17 @@ def _compute(subject: Subject) -> list[Ceiling]:
         ceiling
         for ceiling in subject.run.record.ceilings
         if ceiling.device_key == subject.device_key
-        and "flops" in ceiling.name
+        and ceiling.name.startswith("matrix_flops")
         and plottable(ceiling.measurement.value)
     ]
+
+
+def ceiling_label(name: str) -> str:
+    """Return the name of a ceiling as a person says it: ``bf16 products`` for ``matrix_flops:bf16``."""
+    kind, _, dtype = name.partition(":")
+    if kind == "matrix_flops":
+        return f"{dtype} products".strip()
+    return " ".join([kind.replace("_", " "), dtype]).strip()
 
 
 def _thinned(points: Sequence[Point]) -> list[tuple[Point, int]]:
@@ -199,7 +207,7 @@ def _chart(
 ) -> tuple[Chart, str]:
     bandwidth, compute = _bandwidth(subject), _compute(subject)
     slope = bandwidth.measurement.value if bandwidth else None
-    tops = [(ceiling.name, ceiling.measurement.value or 0.0) for ceiling in compute]
+    tops = [(ceiling_label(ceiling.name), ceiling.measurement.value or 0.0) for ceiling in compute]
     low, high = span([point.intensity for point in points], factor=1.6)
     # Room above for the roof and its label, no more: an endless slope would flatten the rest.
     bottom, top = span([point.speed for point in points], factor=1.5)

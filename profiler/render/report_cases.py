@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from profiler.render.charts_roofline import ceiling_label
 from profiler.render.report_numbers import Unit, figure, measured_cell, rate_text, unit_for
 from profiler.render.report_subjects import Entry, format_label
 from profiler.render.report_view import Cell, Column, Facts, Row, Section, Table, condensed, listed, plural
@@ -26,6 +27,7 @@ _METRICS: Final = (
     ("output_tokens_per_s", "output"),
     ("ttft_s", "TTFT"),
     ("tpot_s", "TPOT"),
+    ("mfu", "MFU"),
     ("mbu", "MBU"),
     ("peak_engine_bytes", "engine peak"),
     ("peak_process_bytes", "process peak"),
@@ -234,7 +236,7 @@ def _facts(run: Run) -> tuple[tuple[str, str], ...]:
         if value is not None:
             kind = "FLOP" if "flops" in ceiling.name else "B"
             facts.append(
-                (ceiling.name.replace("_", " "), f"{rate_text(value, kind)} ({ceiling.ceiling_method})")
+                (ceiling_label(ceiling.name), f"{rate_text(value, kind)} ({ceiling.ceiling_method})")
             )
     for floor in record.noise_floors:
         if floor.bytes_per_s:

@@ -51,18 +51,20 @@ def run_table(view: RunView) -> RenderableType:
 def _group_table(rows: tuple[Row, ...]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("workload", no_wrap=True)
-    for heading in ("batch", "prefill tok/s", "decode tok/s", "TTFT", "memory"):
+    for heading in ("batch", "prefill tok/s", "MFU", "decode tok/s", "MBU", "TTFT", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", style="yellow")
     for row in rows:
         if row.failure:
-            table.add_row(row.label, row.batch, *[Text("failed", style="red")], "", "", "", "")
+            table.add_row(row.label, row.batch, Text("failed", style="red"))
             continue
         table.add_row(
             row.label,
             row.batch,
             _rate(row.prefill),
+            row.mfu.text,
             _rate(row.decode),
+            row.mbu.text,
             Text(row.ttft.text),
             Text(row.memory.text),
             row.marks,

@@ -39,6 +39,8 @@ class Row:
     batch: str
     prefill: Cell
     decode: Cell
+    mfu: Cell
+    mbu: Cell
     ttft: Cell
     memory: Cell
     marks: str
@@ -98,6 +100,8 @@ def with_unit(value: float, unit: str) -> str:
             return format_bytes(value)
         case "tokens/s":
             return format_rate(value, "tokens")
+        case "ratio":
+            return f"{value:.0%}"
         case _:
             return f"{value:.4g} {unit}"
 
@@ -168,6 +172,8 @@ def _row(case: CaseRecord, flags: Sequence[FlagView]) -> Row:
         batch=str(spec.batch),
         prefill=cell(found.get("prefill_tokens_per_s")),
         decode=cell(found.get("decode_tokens_per_s")),
+        mfu=cell(found.get("mfu")),
+        mbu=cell(found.get("mbu")),
         ttft=cell(found.get("ttft_s")),
         memory=_memory(case),
         marks="".join(shown.mark for shown in flags if shown.mark and shown.flag.code in carried),

@@ -103,6 +103,8 @@ class CaseRecord(Record):
         elapsed_s: wall time of the case, loading included.
         simulated: True when any part did not come from hardware.
         work: what a trial has to compute and move, or None where it was not counted.
+        binding_ceilings: by phase (``prefill``, ``decode``), the name of the ceiling that the roofline
+            says it meets first; only where both were measured.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -117,6 +119,7 @@ class CaseRecord(Record):
     starts: tuple[StartRecord, ...] = ()
     trials: tuple[TrialRecord, ...] = ()
     measurements: dict[Name, Measurement] = Field(default_factory=dict)
+    binding_ceilings: dict[Name, Name] = Field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
     failure: Failure | None = None
     samples: SamplesRef | None = None

@@ -109,12 +109,21 @@ class NoiseFloor(Record):
 
 
 class Ceiling(Record):
-    """What a device itself can do, measured here."""
+    """What a device itself can do, measured here.
+
+    Attributes:
+        device_key: the device; the first of them for what several do together.
+        name: ``read_bandwidth``, ``copy_bandwidth``, ``matrix_flops:bf16``, … (``docs/metrics.md``).
+        ceiling_method: how it was measured; values of different methods are never compared.
+        measurement: the best reading, with what the device may reach at most as its interval.
+        engine: whose probe it was, or None in records of older versions.
+    """
 
     device_key: Name
-    name: Literal["read_bandwidth"]
+    name: Name
     ceiling_method: Name
     measurement: Measurement
+    engine: Name | None = None
 
 
 class Box(Record):

@@ -17,8 +17,8 @@ from . import torch_devices
 from .protocol import EngineError
 
 METHOD = "fastest of: sum; dot of two halves; sum over four parts alternating every 64 KiB (float32)"
-_BLOCK = 16384  # values; 64 KiB
-_ALIGNMENT = 8 * _BLOCK * 4
+BLOCK = 16384  # values; 64 KiB
+_ALIGNMENT = 8 * BLOCK * 4
 _CACHES = 4  # the buffer is at least so many times the last-level caches together
 _ACCELERATOR_BYTES = 2 << 30
 _SECONDS_PER_READING = 0.03
@@ -39,7 +39,7 @@ def read_bandwidth(device: Any, minimum_bytes: int, repeats: int) -> dict[str, A
     Raises:
         EngineError: ``out_of_memory`` when the buffer would take more than half of what is free.
     """
-    size = _buffer_bytes(device, minimum_bytes)
+    size = buffer_bytes(device, minimum_bytes)
     _, free, source = torch_devices.memory_bytes(device)
     if free is not None and size > free // 2:
         raise EngineError(
@@ -61,7 +61,7 @@ def read_bandwidth(device: Any, minimum_bytes: int, repeats: int) -> dict[str, A
 
 def _ways(buffer: Any) -> dict[str, Callable[[], Any]]:
     half = buffer.numel() // 2
-    parts = buffer.view(4, -1, _BLOCK)
+    parts = buffer.view(4, -1, BLOCK)
     return {
         "sum": buffer.sum,
         "dot": lambda: torch.dot(buffer[:half], buffer[half:]),
@@ -84,7 +84,8 @@ def _seconds(read: Callable[[], Any], passes: int, device: Any) -> float:
     return (time.perf_counter_ns() - start) / 1e9
 
 
-def _buffer_bytes(device: Any, minimum_bytes: int) -> int:
+def buffer_bytes(device: Any, minimum_bytes: int) -> int:
+    """Return how large a buffer must be so that caches do not answer for the memory of ``device``."""
     floor = _CACHES * last_level_cache_bytes() if device.type == "cpu" else _ACCELERATOR_BYTES
     return -(-max(minimum_bytes, floor, 1) // _ALIGNMENT) * _ALIGNMENT
 

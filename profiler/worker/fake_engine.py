@@ -73,6 +73,16 @@ DEVICES: dict[str, dict[str, Any]] = {
     },
 }
 
+# Rates of other probes as shares of the bandwidth.
+_SHARES = {
+    "copy_bandwidth": 0.9,
+    "host_to_device": 0.02,
+    "device_to_host": 0.02,
+    "device_to_device": 0.1,
+    "all_reduce": 0.08,
+    "all_to_all": 0.07,
+}
+
 
 class FakeEngine:
     """See the module; ``options`` of ``load`` are the keys of :data:`DEFAULTS`."""
@@ -141,7 +151,8 @@ class FakeEngine:
         options = self.options
         flops = 2.0 * self.active_weights * len(prompts) * prompt_tokens
         submit_ns = self.clock_ns = max(self.clock_ns, time.monotonic_ns())
-        self._pass_time(factor * (options["overhead_s"] + flops / options["matrix_flops"]))
+        reading_s = self.weights_bytes / self._bandwidth()
+        self._pass_time(factor * (options["overhead_s"] + max(flops / options["matrix_flops"], reading_s)))
         step_ns = [self.clock_ns]
         for step in range(1, output_tokens):
             read = self.weights_bytes + self.token_bytes * len(prompts) * (prompt_tokens + step)
@@ -157,15 +168,24 @@ class FakeEngine:
         }
 
     def probe(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the pretended bandwidth with its noise."""
+        """Return what the pretended device can do, with its noise."""
         self._become(request["device"], request.get("options"))
         self._misbehave("probe")
-        values = [
-            self._bandwidth() * self.random.gauss(1.0, self.options["probe_cv"])
-            for _ in range(request["repeats"])
-        ]
-        self.probes += 1
-        return {"bytes_per_s": values, "method": "simulated"}
+        kind = request["kind"]
+        if kind == "read_bandwidth":
+            values = self._noisy(self._bandwidth(), request["repeats"])
+            self.probes += 1
+            return {"bytes_per_s": values, "method": "simulated"}
+        if kind in _SHARES:
+            rate = float(self.options["read_bandwidth"]) * _SHARES[kind]
+            return {"bytes_per_s": self._noisy(rate, request["repeats"]), "method": "simulated"}
+        repeats = {"matrix_flops": "repeats", "sustained_matrix_flops": "seconds"}.get(kind)
+        if repeats is None or request["format"] == "fp8":
+            raise EngineError("unsupported", "the fake engine has no such probe")
+        rate = float(self.options["matrix_flops"]) * (0.9 if repeats == "seconds" else 1.0)
+        values = self._noisy(rate, max(1, int(request[repeats])))
+        now = time.monotonic_ns()
+        return {"flops_per_s": values, "method": "simulated", "started_ns": now, "ended_ns": now}
 
     def memory(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return what the pretended device holds."""
@@ -190,6 +210,9 @@ class FakeEngine:
         self.asked.update(options or {})
         profile = {key: value for key, value in DEVICES[device].items() if key != "name"}
         self.options = {**DEFAULTS, **profile, **self.asked}
+
+    def _noisy(self, rate: float, repeats: int) -> list[float]:
+        return [rate * self.random.gauss(1.0, self.options["probe_cv"]) for _ in range(repeats)]
 
     def _bandwidth(self) -> float:
         disturbed = self.start == self.options["disturb_start"] and self.probes > 0

@@ -14,7 +14,7 @@ from typing import Any, Iterator
 
 import torch
 
-from . import bandwidth, host_memory, torch_devices, weights
+from . import host_memory, torch_devices, torch_probes, weights
 from .decoder import Decoder
 from .parameters import Parameters, packing_fault
 from .protocol import EngineError
@@ -134,18 +134,15 @@ class TorchEngine:
         return result
 
     def probe(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Measure what the request's ``kind`` names; see :mod:`bandwidth`.
+        """Measure what the request's ``kind`` names; see :mod:`torch_probes`.
 
         Raises:
-            EngineError: ``unsupported`` for another kind, ``device``, ``out_of_memory``.
+            EngineError: ``unsupported`` for another kind, ``bad_request``, ``device``, ``out_of_memory``.
         """
-        if request["kind"] != "read_bandwidth":
-            raise EngineError("unsupported", f"the torch engine has no probe {request['kind']!r}")
-        size, repeats = _positive(request, "bytes"), _positive(request, "repeats")
         device = torch_devices.require(request["device"])
         try:
-            with _computing(f"the bandwidth probe on {device}"):
-                return bandwidth.read_bandwidth(device, size, repeats)
+            with _computing(f"the probe {request['kind']} on {device}"):
+                return torch_probes.measure(device, request)
         finally:
             torch_devices.release_cached(device)
 

@@ -102,14 +102,14 @@ def test_the_roofline_says_that_arithmetic_was_not_measured(box: Run) -> None:
 
 def test_a_measured_arithmetic_ceiling_is_drawn_and_named(box: Run) -> None:
     matrix = box.record.ceilings[0].model_copy(
-        update={"name": "matrix_flops", "measurement": measurement(5e12, "FLOP/s")}
+        update={"name": "matrix_flops:bf16", "measurement": measurement(5e12, "FLOP/s")}
     )
     record = box.record.model_copy(update={"ceilings": (*box.record.ceilings, matrix)})
     figure = roofline_figure(entries_of(Run(box.path, record, box.cases, True, ())))
     assert figure is not None
     assert "was not measured" not in figure.caption
     texts = [element.text for element in ElementTree.fromstring(figure.panels[0].svg).iter("text")]
-    assert {"5 TFLOP/s, matrix_flops", "40 GB/s"} <= set(texts)
+    assert {"5 TFLOP/s, bf16 products", "40 GB/s"} <= set(texts)
 
 
 def test_a_crowded_roofline_is_thinned_and_counts_what_it_merged(box: Run) -> None:
