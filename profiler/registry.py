@@ -18,6 +18,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "backends": {
         "cuda": "profiler.backends.cuda:CudaBackend",
         "rocm": "profiler.backends.rocm:RocmBackend",
+        "ascend": "profiler.backends.ascend:AscendBackend",
         "cpu": "profiler.backends.cpu:CpuBackend",
         "fake": "profiler.backends.fake:FakeBackend",
     },
@@ -30,7 +31,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "amdsmi": "profiler.sensors.amd_sensors:AmdSensors",
         "rapl": "profiler.sensors.rapl_sensors:RaplSensors",
         "cpu": "profiler.sensors.cpu_sensors:CpuSensors",
-        "dcmi": "profiler.sensors.dcmi:DcmiSensors",
+        "dcmi": "profiler.sensors.dcmi_sensors:DcmiSensors",
         "redfish": "profiler.sensors.redfish:RedfishSensors",
         "command": "profiler.sensors.command:CommandSensors",
     },

@@ -7,14 +7,18 @@ and ``kfd_topology.c`` for the compute nodes.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from profiler.backends.base import Json
 from profiler.backends.identity import normal_pci
+from profiler.backends.links import CPU, Link, counted
+from profiler.backends.pcie import pcie_facts
 from profiler.backends.tree import Tree, parse_fields
 
 _VENDOR = "0x1002"
 _KFD = "/sys/class/kfd/kfd/topology/nodes"
+_LINK_TYPES = {"2": "pcie", "11": "xgmi"}
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,14 @@ class Node:
     Attributes:
         pci_address: of the GPU.
         target: LLVM's name of its instruction set, ``gfx942``.
+        number: the node's number in the driver's topology, or None where that is not shown.
+        uuid: ``GPU-`` + 16 hex digits; newer drivers give each partition its own.
     """
 
     pci_address: str
     target: str | None
+    number: int | None = None
+    uuid: str | None = None
 
 
 def find_cards(tree: Tree) -> list[Card]:
@@ -74,8 +82,34 @@ def find_nodes(tree: Tree) -> list[Node]:
         domain, location = fields.get("domain", 0), fields["location_id"]
         bus, device, function = location >> 8 & 0xFF, location >> 3 & 0x1F, location & 7
         address = f"{domain:04x}:{bus:02x}:{device:02x}.{function}"
-        nodes.append(Node(address, _target(fields.get("gfx_target_version", 0))))
+        unique = fields.get("unique_id", 0)
+        uuid = f"GPU-{unique:016x}" if unique else None
+        number = int(path.rpartition("/")[2])
+        nodes.append(Node(address, _target(fields.get("gfx_target_version", 0)), number, uuid))
     return nodes
+
+
+def find_links(tree: Tree, node: Node, nodes: Sequence[Node]) -> list[Link]:
+    """Return the links of a compute node to other nodes, xGMI and PCIe.
+
+    ``io_links`` of ``kfd_topology.c``: type 11 is xGMI and 2 PCI Express, bandwidth in MB/s in one direction
+    (0 where the driver does not know it); node numbers that are no GPU's are CPUs.
+    """
+    by_number = {other.number: other.pci_address for other in nodes}
+    links = []
+    for folder in ("io_links", "p2p_links"):
+        for path in tree.glob(f"{_KFD}/{node.number}/{folder}/*"):
+            fields = parse_fields(tree.text(f"{path}/properties") or "", " ")
+            kind = _LINK_TYPES.get(fields.get("type", ""))
+            peer = fields.get("node_to", "")
+            if kind is None or not peer.isdigit():
+                continue
+            rate = fields.get("max_bandwidth", "")
+            bandwidth = float(rate) * 1e6 if rate.isdigit() and int(rate) else None
+            address = by_number.get(int(peer), CPU)
+            if address != node.pci_address:
+                links.append(Link(kind, address, bandwidth_bytes_per_s=bandwidth))
+    return counted(links)
 
 
 def _target(version: int) -> str | None:
@@ -134,7 +168,6 @@ def card_facts(tree: Tree, card: Card) -> tuple[dict[str, Json], dict[str, Json]
     """Return the facts of a GPU, and for each fact that is None the reason."""
     power_cap = sensor_file(tree, card, "power1_cap")
     microwatts = tree.integer(power_cap) if power_cap else None
-    lanes = tree.integer(f"{card.path}/current_link_width")
     facts: dict[str, Json] = {
         "power_limit_w": microwatts * 1e-6 if microwatts else None,
         "gtt_total_bytes": tree.integer(f"{card.path}/mem_info_gtt_total"),
@@ -142,22 +175,17 @@ def card_facts(tree: Tree, card: Card) -> tuple[dict[str, Json], dict[str, Json]
         "memory_partition": tree.text(f"{card.path}/current_memory_partition"),
         "vbios_version": tree.text(f"{card.path}/vbios_version"),
         "pci_id": f"1002:{(tree.text(f'{card.path}/device') or '?').removeprefix('0x')}",
-        "pcie_speed": tree.text(f"{card.path}/current_link_speed"),
-        "pcie_lanes": lanes,
-        "numa_node": tree.integer(f"{card.path}/numa_node"),
     }
     files = {
         "gtt_total_bytes": "mem_info_gtt_total",
         "compute_partition": "current_compute_partition",
         "memory_partition": "current_memory_partition",
         "vbios_version": "vbios_version",
-        "pcie_speed": "current_link_speed",
-        "pcie_lanes": "current_link_width",
-        "numa_node": "numa_node",
     }
     unknown: dict[str, Json] = {
         key: tree.why(f"{card.path}/{name}") for key, name in files.items() if facts[key] is None
     }
     if facts["power_limit_w"] is None:
         unknown["power_limit_w"] = f"there is no power1_cap in {card.path}/hwmon"
-    return facts, unknown
+    on_bus, missing = pcie_facts(tree, card.path)
+    return {**facts, **on_bus}, {**unknown, **missing}

@@ -27,6 +27,9 @@ from profiler.backends.cuda_gpus import (
     gpu_memory,
     text,
 )
+from profiler.backends.cuda_links import gpu_links
+from profiler.backends.links import as_json
+from profiler.backends.pcie import sriov
 from profiler.backends.tree import Tree
 from profiler.backends.visible import Visible, cuda_visible
 from profiler.sensors.nvml import Nvml
@@ -65,7 +68,8 @@ class CudaBackend:
         self._gpus = {gpu.key: gpu for gpu in gpus}
         visible, candidates = self._visible(gpus)
         devices = tuple(
-            self._describe(candidates[position], ordinal) for ordinal, position in enumerate(visible.order)
+            self._describe(candidates[position], ordinal, gpus)
+            for ordinal, position in enumerate(visible.order)
         )
         facts: dict[str, Json] = {
             **self._versions(),
@@ -147,8 +151,14 @@ class CudaBackend:
             candidates = list({gpu.index: gpu for gpu in reversed(gpus)}.values())[::-1]
         return cuda_visible(value, [gpu.names for gpu in candidates]), candidates
 
-    def _describe(self, gpu: Gpu, ordinal: int) -> Device:
+    def _describe(self, gpu: Gpu, ordinal: int, gpus: Sequence[Gpu]) -> Device:
         facts, unknown = gpu_facts(self._nvml, gpu)
+        links = gpu_links(self._nvml, gpu, gpus)
+        facts["links"] = None if isinstance(links, Unavailable) else as_json(links)
+        if isinstance(links, Unavailable):
+            unknown["links"] = str(links)
+        if gpu.pci_address:
+            facts["sriov"] = sriov(self._tree, f"/sys/bus/pci/devices/{gpu.pci_address}")
         memory = self._memory(gpu)
         total_bytes = None
         if isinstance(memory, Unavailable):
@@ -163,6 +173,7 @@ class CudaBackend:
             memory_total_bytes=total_bytes,
             uuid=gpu.uuid,
             pci_address=gpu.pci_address,
+            simulated=self._nvml.simulated,
             details={**facts, "notes": [gpu.note] if gpu.note else [], "unknown": unknown},
         )
 

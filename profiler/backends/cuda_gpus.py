@@ -50,6 +50,14 @@ class _Seen:
     parent_uuid: str | None = None
 
 
+# nvmlGpuVirtualizationMode_t
+_VIRTUALISATION = {
+    0: "none",
+    1: "passed through to this virtual machine",
+    2: "vGPU",
+    3: "host of vGPUs",
+    4: "host of vSGAs",
+}
 # key in details -> (NVML call, further arguments, what to make of the answer)
 _FACTS: dict[str, tuple[str, tuple[int, ...], Callable[[Any], Json]]] = {
     "compute_capability": ("nvmlDeviceGetCudaComputeCapability", (), lambda pair: f"{pair[0]}.{pair[1]}"),
@@ -61,6 +69,12 @@ _FACTS: dict[str, tuple[str, tuple[int, ...], Callable[[Any], Json]]] = {
     ),
     "mig_enabled": ("nvmlDeviceGetMigMode", (), lambda modes: bool(modes[0])),
     "ecc_enabled": ("nvmlDeviceGetEccMode", (), lambda modes: bool(modes[0])),
+    "virtualisation": (
+        "nvmlDeviceGetVirtualizationMode",
+        (),
+        lambda mode: _VIRTUALISATION.get(mode, f"mode {mode}"),
+    ),
+    "pcie_generation": ("nvmlDeviceGetCurrPcieLinkGeneration", (), int),
     "pcie_generation_max": ("nvmlDeviceGetMaxPcieLinkGeneration", (), int),
     "pcie_lanes_max": ("nvmlDeviceGetMaxPcieLinkWidth", (), int),
     "pcie_lanes": ("nvmlDeviceGetCurrPcieLinkWidth", (), int),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -12,6 +13,7 @@ from profiler.backends.amdgpu import (
     Node,
     card_facts,
     find_cards,
+    find_links,
     find_nodes,
     marketing_name,
     memory_bytes,
@@ -28,6 +30,7 @@ from profiler.backends.base import (
     Unavailable,
 )
 from profiler.backends.identity import trusted_uuid
+from profiler.backends.links import Link, as_json
 from profiler.backends.tree import Tree
 from profiler.backends.visible import Visible, rocm_visible
 from profiler.sensors.amdsmi import AmdSmi
@@ -69,7 +72,7 @@ class RocmBackend:
             self._describe(by_address[address], ordinal, cards, nodes)
             for ordinal, address in enumerate(order)
         )
-        facts: dict[str, Json] = {**self._versions(), "notes": [visible.note] if visible.note else []}
+        facts: dict[str, Json] = {**self._versions(), "notes": [*self._notes(visible)]}
         unavailable = None if devices else self._why_hidden(nodes, visible)
         return BackendReport(self.name, devices, unavailable, self.verified, facts)
 
@@ -137,6 +140,11 @@ class RocmBackend:
         facts["target"] = own[0].target if own else None
         if facts["target"] is None:
             unknown["target"] = "there is no /sys/class/kfd for this GPU"
+        facts["partition_uuids"] = list(dict.fromkeys(node.uuid for node in own if node.uuid))
+        if own and own[0].number is not None:
+            facts["links"] = as_json(self._links(own[0], cards, nodes))
+        else:
+            facts["links"], unknown["links"] = None, unknown.get("target")
         notes = [note] if note else []
         if len(own) > 1:
             notes.append(
@@ -155,6 +163,22 @@ class RocmBackend:
             pci_address=card.pci_address,
             details={**facts, "notes": [*notes], "unknown": unknown},
         )
+
+    def _links(self, node: Node, cards: Sequence[Card], nodes: Sequence[Node]) -> list[Link]:
+        """Name the GPUs at the other ends as they are named everywhere else."""
+        uuids = [card.uuid for card in cards]
+        keys = {card.pci_address: trusted_uuid(card.uuid, uuids)[0] for card in cards}
+        links = find_links(self._tree, node, nodes)
+        return [replace(link, peer=keys.get(link.peer) or link.peer) for link in links]
+
+    def _notes(self, visible: Visible) -> list[str]:
+        notes = [visible.note] if visible.note else []
+        if self._environment.get("GPU_DEVICE_ORDINAL"):
+            notes.append(
+                "GPU_DEVICE_ORDINAL is set: it hides GPUs from OpenCL, and from HIP by AMD's manual but not "
+                "by its code; an engine that sees other GPUs than these is refused"
+            )
+        return notes
 
     def _versions(self) -> dict[str, Json]:
         driver = self._tree.text("/sys/module/amdgpu/version")

@@ -110,7 +110,38 @@ def _hip(variable: str, value: str, names: Sequence[Sequence[str]]) -> Visible:
     return Visible(tuple(order))
 
 
-def _cut(variable: str, value: str, entry: str) -> str:
+def _cut(variable: str, value: str, entry: str, what: str = "GPU") -> str:
     if not value:
-        return f"{variable} is set but empty, which hides every GPU"
-    return f"'{entry}' in {variable}={value} names no GPU (left) here, which hides it and what follows"
+        return f"{variable} is set but empty, which hides every {what}"
+    return f"'{entry}' in {variable}={value} names no {what} (left) here, which hides it and what follows"
+
+
+def ascend_visible(value: str | None, logic_ids: Sequence[int]) -> Visible:
+    """Apply ``ASCEND_RT_VISIBLE_DEVICES`` as CANN documents it.
+
+    Logical ids in ascending order, separated by commas and nothing else; only what stands before the
+    first other character or the first id that does not exist counts. What happens to ids that do not
+    ascend is not documented, so nothing is taken for visible then.
+
+    Args:
+        value: the variable, or None when it is not set.
+        logic_ids: logical id of each NPU.
+    """
+    if value is None:
+        return Visible(tuple(range(len(logic_ids))))
+    order: list[int] = []
+    for entry in value.split(","):
+        # Digits up to the first other character still count; everything after it does not.
+        digits = re.match(r"\d*", entry)
+        number = int(digits[0]) if digits and digits[0] else None
+        if number is None or number not in logic_ids:
+            return Visible(tuple(order), _cut("ASCEND_RT_VISIBLE_DEVICES", value, entry, "NPU"))
+        position = logic_ids.index(number)
+        if order and logic_ids[order[-1]] >= number:
+            text = f"the ids in ASCEND_RT_VISIBLE_DEVICES={value} do not ascend, which CANN does not support"
+            return Visible((), text)
+        order.append(position)
+        if digits and digits[0] != entry:
+            rest = entry.removeprefix(digits[0])
+            return Visible(tuple(order), _cut("ASCEND_RT_VISIBLE_DEVICES", value, rest, "NPU"))
+    return Visible(tuple(order))

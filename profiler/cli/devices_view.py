@@ -147,7 +147,6 @@ _GPU_ROWS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "compute_partition": ("partition", str),
     "ecc_enabled": ("ECC", lambda enabled: "on" if enabled else "off"),
     "pcie_generation_max": ("PCIe generation", str),
-    "pcie_speed": ("PCIe speed", str),
     "pcie_lanes": ("PCIe lanes", str),
     "max_sm_clock_hz": ("highest clock", lambda hertz: f"{hertz / 1e9:.2f} GHz"),
 }

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from profiler.backends.base import Device
+from profiler.backends.match import EngineDevice, find_engine_device
 from profiler.errors import UsageError, unknown
 from profiler.models.architecture import Architecture
 from profiler.models.formats import Formats
@@ -18,8 +19,6 @@ from profiler.worker.torch_support import (
     OPTIONS,
     ROPE_TYPES,
 )
-
-_PCI_ADDRESS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", re.IGNORECASE)
 
 
 class TorchEngine:
@@ -53,17 +52,13 @@ class TorchEngine:
         Raises:
             UsageError: the worker's PyTorch was built without support for it, or cannot reach it.
         """
-        if device.backend == "cpu":
-            return "cpu"
-        seen: list[dict[str, Any]] = hello["devices"]
-        for same in (_same_uuid, _same_pci_address):
-            for entry in seen:
-                if same(device, entry):
-                    return str(entry["device"])
+        found = find_engine_device(device, hello["devices"])
+        if isinstance(found, EngineDevice):
+            return found.name
         version = hello["engine"]["version"]
         raise UsageError(
-            f"engine torch does not see {device.name} ({device.key}): its PyTorch {version} has only "
-            f"{', '.join(entry['device'] for entry in seen)}; give a Python with a PyTorch for it (--python)"
+            f"engine torch does not see {device.name} ({device.key}): its PyTorch {version} {found}; "
+            "if it was built for other devices, give a Python with a PyTorch for this one (--python)"
         )
 
     def options(self, given: dict[str, str]) -> dict[str, Any]:
@@ -102,25 +97,3 @@ def _layers(text: str) -> int | list[int]:
             "experts: dense ones and those with experts, as in 1+3"
         )
     return numbers if len(numbers) == 2 else numbers[0]
-
-
-def _same_uuid(device: Device, entry: dict[str, Any]) -> bool:
-    return (
-        device.uuid is not None and entry["uuid"] is not None and _bare(device.uuid) == _bare(entry["uuid"])
-    )
-
-
-def _bare(uuid: str) -> str:
-    """Return the UUID without the vendor's prefix, which PyTorch leaves out."""
-    return re.sub(r"^(gpu|mig)-", "", uuid.lower())
-
-
-def _same_pci_address(device: Device, entry: dict[str, Any]) -> bool:
-    ours, theirs = _pci_numbers(device.pci_address), _pci_numbers(entry["pci_address"])
-    return ours is not None and ours == theirs
-
-
-def _pci_numbers(address: str | None) -> tuple[int, ...] | None:
-    """Return the four numbers of an address: NVML writes the domain with eight digits, Linux with four."""
-    match = _PCI_ADDRESS.fullmatch(address or "")
-    return tuple(int(part, 16) for part in match.groups()) if match else None

@@ -1,18 +1,19 @@
-"""The source ``dcmi``: power, temperature and memory of Ascend NPUs through Huawei's DCMI library.
+"""Huawei's DCMI library (``libdcmi.so``) for Ascend NPUs, with every refusal turned into an answer.
 
-There is no energy counter; energy is the integral of power, which DCMI gives in units of 0.1 W.
-Signatures as in Huawei's ``dcmi_interface_api.h``. Where the library cannot be loaded, ``npu-smi`` is asked.
+Signatures, structs and codes as in Huawei's ``dcmi_interface_api.h``. An NPU has three numbers: (card, chip)
+is how DCMI calls it, the physical id is that of ``/dev/davinciN``, and the logical id is what programs count
+by and what ``ASCEND_RT_VISIBLE_DEVICES`` names; in a container logical and physical ids differ.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from profiler.backends.base import Json, Unavailable
-from profiler.sensors.base import Kind, Read, SensorInfo, Unit, missing
-from profiler.sensors.npu_smi import NpuSmi
+from profiler.backends.base import Unavailable
+from profiler.backends.identity import normal_pci
 
 LIBRARIES = (
     "/usr/local/dcmi/libdcmi.so",
@@ -20,9 +21,9 @@ LIBRARIES = (
     "libdcmi.so",
 )
 _MAX_CARDS = 64
-_POWER_HZ, _SLOW_HZ = 50.0, 2.0
-# Above every Ascend card's rating (910C, two dies: below 1 kW).
-_MAX_POWER_W = 1500.0
+_NAME_BYTES = 32
+_VERSION_BYTES = 256
+_NPU_TYPE = 0  # dcmi_unit_type: a card also has a management unit, which computes nothing
 _ERRORS: dict[int, tuple[str, str]] = {
     -8001: ("unknown", "DCMI says: invalid parameter"),
     -8002: ("permission", "DCMI may not be used by this user"),
@@ -30,17 +31,12 @@ _ERRORS: dict[int, tuple[str, str]] = {
     -8006: ("unreadable", "DCMI's function failed"),
     -8007: ("no_device", "DCMI finds no such device"),
     -8012: ("reset_required", "the NPU is resetting"),
+    -8013: ("masked_in_container", "DCMI does not offer it inside a container"),
     -8255: ("not_supported_by_device", "this NPU does not offer it"),
 }
-# quantity -> (kind, unit, SI per raw count)
-_QUANTITIES: dict[str, tuple[Kind, Unit, float]] = {
-    "power": ("power_instant", "W", 0.1),
-    "temperature": ("temperature", "degC", 1.0),
-    "memory_used": ("memory", "bytes", float(1 << 20)),
-}
 
 
-class _Pcie(ctypes.Structure):
+class Pcie(ctypes.Structure):
     """``struct dcmi_pcie_info_all``."""
 
     _fields_ = (
@@ -56,7 +52,7 @@ class _Pcie(ctypes.Structure):
     )
 
 
-class _Hbm(ctypes.Structure):
+class Hbm(ctypes.Structure):
     """``struct dcmi_hbm_info``; sizes in MiB."""
 
     _fields_ = (
@@ -68,63 +64,60 @@ class _Hbm(ctypes.Structure):
     )
 
 
-class DcmiSensors:
-    """Finds and reads the sensors of Ascend NPUs.
+class ChipInfo(ctypes.Structure):
+    """``struct dcmi_chip_info``."""
+
+    _fields_ = (
+        ("chip_type", ctypes.c_char * _NAME_BYTES),
+        ("chip_name", ctypes.c_char * _NAME_BYTES),
+        ("chip_version", ctypes.c_char * _NAME_BYTES),
+        ("ai_cores", ctypes.c_uint),
+    )
+
+
+class AiCore(ctypes.Structure):
+    """``struct dcmi_aicore_info``; clocks in MHz."""
+
+    _fields_ = (("freq", ctypes.c_uint), ("cur_freq", ctypes.c_uint))
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One NPU.
+
+    Attributes:
+        card: DCMI's number of the card.
+        chip: number of the chip on it.
+        key: PCI address, else ``npu-CARD-CHIP``; never an id that the environment changes.
+        pci_address: ``0000:c1:00.0`` where it names this chip alone, else None.
+        logic_id: what programs count by, or None where the driver does not say.
+        physical_id: of ``/dev/davinciN``, or None.
+    """
+
+    card: int
+    chip: int
+    key: str
+    pci_address: str | None
+    logic_id: int | None
+    physical_id: int | None
+
+
+class Dcmi:
+    """Opens the library when first asked; :meth:`ask` calls its functions by name and never raises.
 
     Args:
         library: path of ``libdcmi.so``; by default where Huawei's installers put it.
-        npu_smi: name or path of the program to fall back on.
     """
 
-    name = "dcmi"
-
-    def __init__(self, library: str | None = None, npu_smi: str = "npu-smi") -> None:
-        self._library = library
-        self._npu_smi_name = npu_smi
-        self._npu_smi = NpuSmi(npu_smi)
+    def __init__(self, library: str | None = None) -> None:
+        self.library = library
         self._dcmi: Any = None
 
-    def options(self) -> Mapping[str, Json]:
-        """Return where library and program are."""
-        return {"library": self._library, "npu_smi": self._npu_smi_name}
-
-    def probe(self) -> list[SensorInfo]:
-        """Return the sensors of all NPUs through DCMI, else through ``npu-smi``, else why there are none."""
-        failure = self._open()
-        chips = self._chips() if failure is None else failure
-        if isinstance(chips, Unavailable):
-            other = self._npu_smi.probe()
-            return other or [missing("dcmi", chips, scope="chip")]
-        return [
-            self._describe(card, chip, device, quantity)
-            for (card, chip), device in chips.items()
-            for quantity in _QUANTITIES
-        ]
-
-    def open(self, keys: Sequence[str]) -> dict[str, Read | Unavailable]:
-        """Return the reader of each key."""
-        own = [key for key in keys if not self._npu_smi.owns(key)]
-        readers: dict[str, Read | Unavailable] = dict(
-            self._npu_smi.open([key for key in keys if self._npu_smi.owns(key)])
-        )
-        if not own:
-            return readers
-        failure = self._open()
-        chips = self._chips() if failure is None else failure
-        for key in own:
-            if isinstance(chips, Unavailable):
-                readers[key] = chips
-                continue
-            device, _, quantity = key.removeprefix("dcmi:").rpartition("/")
-            place = next((place for place, name in chips.items() if name == device), None)
-            gone = Unavailable("lost", f"the NPU {device} is not there")
-            readers[key] = gone if place is None else self._reader(*place, quantity)
-        return readers
-
-    def _open(self) -> Unavailable | None:
+    def open(self) -> Unavailable | None:
+        """Load and initialise the library once; return why not, or None when it is open."""
         if self._dcmi is not None:
             return None
-        for path in (self._library,) if self._library else LIBRARIES:
+        for path in (self.library,) if self.library else LIBRARIES:
             try:
                 library = ctypes.CDLL(path)
             except OSError:
@@ -134,7 +127,7 @@ class DcmiSensors:
                 return Unavailable("library_mismatch", text, "report it with the version of the driver")
             code = library.dcmi_init()
             if code != 0:
-                return _refusal(code)
+                return refusal(code)
             self._dcmi = library
             return None
         return Unavailable(
@@ -143,77 +136,108 @@ class DcmiSensors:
             "install the Ascend driver; in a container mount /usr/local/dcmi and /usr/local/Ascend/driver",
         )
 
-    def _chips(self) -> dict[tuple[int, int], str] | Unavailable:
-        """Return (card, chip) -> key of every NPU: its PCI address, else card and chip number."""
-        count, cards = ctypes.c_int(), (ctypes.c_int * _MAX_CARDS)()
-        code = self._dcmi.dcmi_get_card_list(ctypes.byref(count), cards, _MAX_CARDS)
-        if code != 0:
-            return _refusal(code)
-        chips: dict[tuple[int, int], str] = {}
-        for card in cards[: count.value]:
-            number = ctypes.c_int()
-            if self._dcmi.dcmi_get_device_num_in_card(card, ctypes.byref(number)) != 0:
-                continue
-            for chip in range(number.value):
-                address = self._pci_address(card, chip)
-                taken = address is None or address in chips.values()
-                chips[card, chip] = f"npu-{card}-{chip}" if taken or address is None else address
-        if not chips:
-            return Unavailable("no_device", "DCMI lists no NPU", "npu-smi info must list it")
-        return chips
+    @property
+    def simulated(self) -> bool:
+        """Whether the opened library says of itself that no hardware stands behind it."""
+        return self._dcmi is not None and hasattr(self._dcmi, "aiprof_simulated")
 
-    def _pci_address(self, card: int, chip: int) -> str | None:
-        info = _Pcie()
-        if not hasattr(self._dcmi, "dcmi_get_device_pcie_info_v2"):
-            return None
-        if self._dcmi.dcmi_get_device_pcie_info_v2(card, chip, ctypes.byref(info)) != 0:
-            return None
-        if not (info.domain or info.bus or info.device):
-            return None
-        return f"{info.domain:04x}:{info.bus:02x}:{info.device:02x}.{info.function:x}"
-
-    def _describe(self, card: int, chip: int, device: str, quantity: str) -> SensorInfo:
-        kind, unit, scale = _QUANTITIES[quantity]
-        first = self._reader(card, chip, quantity)()
-        if unit == "W" and first == 0:
-            first = Unavailable(
-                "implausible", "the NPU shows 0 W, as it does with an alarm", "npu-smi info -t health"
-            )
-        return SensorInfo(
-            key=f"dcmi:{device}/{quantity}",
-            source="dcmi",
-            device=device,
-            kind=kind,
-            scope="chip",
-            unit=unit,
-            scale=scale,
-            poll_hz=_POWER_HZ if unit == "W" else _SLOW_HZ,
-            max_power_w=_MAX_POWER_W if unit == "W" else None,
-            unavailable=first if isinstance(first, Unavailable) else None,
-            simulated=hasattr(self._dcmi, "aiprof_simulated"),
-            note="sampled by the firmware with gaps; may read low" if unit == "W" else "",
-        )
-
-    def _reader(self, card: int, chip: int, quantity: str) -> Read:
-        if quantity == "memory_used":
-            return self._call("dcmi_get_device_hbm_info", card, chip, _Hbm, lambda info: info.memory_usage)
-        call = f"dcmi_get_device_{'power_info' if quantity == 'power' else 'temperature'}"
-        return self._call(call, card, chip, ctypes.c_int, lambda number: number.value)
-
-    def _call(self, name: str, card: int, chip: int, kind: type[Any], value: Callable[[Any], int]) -> Read:
-        """Return a reader that lets the function ``name`` fill in one ``kind``."""
-        function = getattr(self._dcmi, name, None)
+    def ask(self, call: str, *arguments: Any) -> Unavailable | None:
+        """Call a function of the library; None when it succeeded."""
+        failure = self.open()
+        if failure is not None:
+            return failure
+        function = getattr(self._dcmi, call, None)
         if function is None:
-            return lambda: Unavailable("library_mismatch", f"the installed driver has no {name}")
+            return Unavailable("library_mismatch", f"the installed driver has no {call}")
+        code = function(*arguments)
+        return None if code == 0 else refusal(code)
+
+    def fill(self, call: str, card: int, chip: int, kind: type[Any]) -> Any:
+        """Return a ``kind`` that the function filled in for a chip, or :class:`Unavailable`."""
+        answer = kind()
+        refused = self.ask(call, card, chip, ctypes.byref(answer))
+        return answer if refused is None else refused
+
+    def reader(
+        self, call: str, card: int, chip: int, kind: type[Any], value: Callable[[Any], int]
+    ) -> Callable[[], int | Unavailable]:
+        """Return a function that reads one number of a chip."""
 
         def read() -> int | Unavailable:
-            answer = kind()
-            code = function(card, chip, ctypes.byref(answer))
-            return _refusal(code) if code != 0 else int(value(answer))
+            answer = self.fill(call, card, chip, kind)
+            return answer if isinstance(answer, Unavailable) else int(value(answer))
 
         return read
 
+    def version(self, call: str) -> str | Unavailable:
+        """Return what ``dcmi_get_driver_version`` or ``dcmi_get_dcmi_version`` says."""
+        buffer = ctypes.create_string_buffer(_VERSION_BYTES)
+        refused = self.ask(call, buffer, _VERSION_BYTES)
+        return refused or buffer.value.decode("utf-8", "replace")
 
-def _refusal(number: int) -> Unavailable:
+    def link_type(self, first: Chip, second: Chip) -> int | Unavailable:
+        """Return how two chips are connected, as ``DCMI_TOPO_TYPE_…``."""
+        kind = ctypes.c_int()
+        places = (first.card, first.chip, second.card, second.chip)
+        return self.ask("dcmi_get_topo_info_by_device_id", *places, ctypes.byref(kind)) or kind.value
+
+    def chips(self) -> list[Chip] | Unavailable:
+        """Return every NPU, in order of cards and chips."""
+        count, cards = ctypes.c_int(), (ctypes.c_int * _MAX_CARDS)()
+        refused = self.ask("dcmi_get_card_list", ctypes.byref(count), cards, _MAX_CARDS)
+        if refused is not None:
+            return refused
+        places = [place for card in cards[: count.value] for place in self._places(card)]
+        if not places:
+            return Unavailable("no_device", "DCMI lists no NPU", "npu-smi info must list it")
+        addresses = [self._pci_address(*place) for place in places]
+        chips = []
+        for (card, chip), address in zip(places, addresses, strict=True):
+            # Two chips behind one address are told apart by their places.
+            own = address if addresses.count(address) == 1 else None
+            logic = self._number("dcmi_get_device_logic_id", card, chip, place_first=False)
+            physical = None
+            if logic is not None:
+                physical = self._number("dcmi_get_device_phyid_from_logicid", logic)
+            chips.append(Chip(card, chip, own or f"npu-{card}-{chip}", own, logic, physical))
+        return [self._checked(chip) for chip in chips]
+
+    def _places(self, card: int) -> list[tuple[int, int]]:
+        number = ctypes.c_int()
+        if self.ask("dcmi_get_device_num_in_card", card, ctypes.byref(number)) is not None:
+            return []
+        places = []
+        for chip in range(number.value):
+            kind = ctypes.c_int(_NPU_TYPE)
+            known = self.ask("dcmi_get_device_type", card, chip, ctypes.byref(kind)) is None
+            if not known or kind.value == _NPU_TYPE:
+                places.append((card, chip))
+        return places
+
+    def _checked(self, chip: Chip) -> Chip:
+        """Keep the ids only if the way back, from physical id to card and chip, ends at the same chip."""
+        if chip.physical_id is None:
+            return chip
+        card, number = ctypes.c_int(), ctypes.c_int()
+        place = (ctypes.byref(card), ctypes.byref(number))
+        refused = self.ask("dcmi_get_card_id_device_id_from_phyid", *place, chip.physical_id)
+        if refused is not None or (card.value, number.value) == (chip.card, chip.chip):
+            return chip
+        return Chip(chip.card, chip.chip, chip.key, chip.pci_address, None, None)
+
+    def _number(self, call: str, *arguments: int, place_first: bool = True) -> int | None:
+        answer = ctypes.c_int()
+        place = (*arguments, ctypes.byref(answer)) if place_first else (ctypes.byref(answer), *arguments)
+        return None if self.ask(call, *place) is not None else answer.value
+
+    def _pci_address(self, card: int, chip: int) -> str | None:
+        info = self.fill("dcmi_get_device_pcie_info_v2", card, chip, Pcie)
+        if isinstance(info, Unavailable) or not (info.domain or info.bus or info.device):
+            return None
+        return normal_pci(f"{info.domain:x}:{info.bus:x}:{info.device:x}.{info.function:x}")
+
+
+def refusal(number: int) -> Unavailable:
+    """Return what an error code of DCMI means."""
     code, text = _ERRORS.get(number, ("unknown", "DCMI failed"))
     return Unavailable(code, f"{text} ({number})")

@@ -1,4 +1,4 @@
-"""Power of Ascend NPUs from the program ``npu-smi``, where its library cannot be used.
+"""Ascend NPUs and their power from the program ``npu-smi``, where its library cannot be used.
 
 One call takes up to seconds, so this is for long windows only.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from profiler.backends.base import Unavailable
 from profiler.sensors.base import Read, SensorInfo
@@ -19,7 +20,30 @@ _NPU = re.compile(r"^\s*NPU ID\s*:\s*(\d+)", re.MULTILINE)
 _CHIPS = re.compile(r"^\s*Chip Count\s*:\s*(\d+)", re.MULTILINE)
 # Some cards print the power of the card too ("Power Dissipation"); it covers all their chips.
 _CHIP_POWER = re.compile(r"^\s*NPU Real-time Power\(W\)\s*:\s*(\S+)", re.MULTILINE)
+_MAPPED = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\d+|-)\s+(\S.*?)\s*$", re.MULTILINE)
+_CAPACITY = re.compile(r"^\s*(?:HBM|DDR|Memory) Capacity\(MB\)\s*:\s*(\d+)", re.MULTILINE)
+_USAGE = re.compile(r"^\s*(?:HBM|DDR|Memory) Usage Rate\(%\)\s*:\s*(\d+)", re.MULTILINE)
+_VERSION = re.compile(r"npu-smi version\s*:\s*(\S+)", re.IGNORECASE)
 _CARD_POWER = re.compile(r"^\s*Power Dissipation\(W\)\s*:\s*(\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class NpuSmiChip:
+    """A line of ``npu-smi info -m``.
+
+    Attributes:
+        card: "NPU ID".
+        chip: "Chip ID".
+        key: ``npu-smi-CARD-CHIP``.
+        logic_id: "Chip Logic ID".
+        name: "Chip Name".
+    """
+
+    card: int
+    chip: int
+    key: str
+    logic_id: int
+    name: str
 
 
 class NpuSmi:
@@ -77,6 +101,38 @@ class NpuSmi:
             number, chip = match[1], int(match[2])
             readers[key] = lambda number=number, chip=chip: self._power(number, chip)  # type: ignore[misc]
         return readers
+
+    def chips(self) -> list[NpuSmiChip] | Unavailable:
+        """Return every NPU; management units, which have no logical id, are left out."""
+        text = self._run("info", "-m")
+        if isinstance(text, Unavailable):
+            return text
+        rows = [match.groups() for match in _MAPPED.finditer(text)]
+        chips = [
+            NpuSmiChip(int(card), int(chip), f"npu-smi-{int(card)}-{int(chip)}", int(logic), name)
+            for card, chip, logic, name in rows
+            if logic != "-"
+        ]
+        return chips or Unavailable("no_device", "npu-smi lists no NPU", "see dmesg")
+
+    def memory(self, chip: NpuSmiChip) -> tuple[int, int] | Unavailable:
+        """Return (total, used) bytes of a chip; used is known in steps of 1% only."""
+        text = self._run("info", "-t", "usages", "-i", str(chip.card), "-c", str(chip.chip))
+        if isinstance(text, Unavailable):
+            return text
+        capacity, usage = _CAPACITY.search(text), _USAGE.search(text)
+        if capacity is None or usage is None or not int(capacity[1]) or int(usage[1]) > 100:
+            return Unavailable("unreadable", "npu-smi shows no memory of this NPU")
+        total = int(capacity[1]) << 20
+        return total, total * int(usage[1]) // 100
+
+    def version(self) -> str | Unavailable:
+        """Return the version of the program, which is that of the driver."""
+        text = self._run("-v")
+        if isinstance(text, Unavailable):
+            return text
+        found = _VERSION.search(text)
+        return found[1] if found else Unavailable("unreadable", "npu-smi does not say its version")
 
     def _power(self, number: str, chip: int) -> int | Unavailable:
         """Return the power of a chip in milliwatts."""

@@ -120,14 +120,27 @@ def _accelerators(kind: str) -> list[dict[str, Any]]:
 def _describe(kind: str, index: int, runtime: Any) -> dict[str, Any]:
     properties = runtime.get_device_properties(index)
     uuid = getattr(properties, "uuid", None)
-    # ROCm's torch reads the UUID's bytes as something that its own tools never show.
-    nvidia = kind == "cuda" and torch.version.hip is None
     return {
         "device": f"{kind}:{index}",
         "name": runtime.get_device_name(index),
-        "uuid": f"GPU-{str(uuid).lower()}" if uuid is not None and nvidia else None,
+        "uuid": _uuid(str(uuid)) if uuid is not None and kind == "cuda" else None,
         "pci_address": _pci_address(properties),
     }
+
+
+def _uuid(text: str) -> str | None:
+    """Return a UUID as the vendor's tools spell it.
+
+    On ROCm the sixteen bytes are the characters of the chip's number, which PyTorch shows as if they were
+    bytes of a UUID: ``61316232-…`` is ``GPU-a1b2…``.
+    """
+    if torch.version.hip is None:
+        return f"GPU-{text.lower()}"
+    try:
+        number = bytes.fromhex(text.replace("-", "")).decode("ascii")
+    except ValueError:
+        return None
+    return f"GPU-{number.lower()}" if re.fullmatch("[0-9a-fA-F]{16}", number) else None
 
 
 def _pci_address(properties: Any) -> str | None:

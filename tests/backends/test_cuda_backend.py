@@ -32,7 +32,7 @@ def test_describes_a_gpu(probe_cuda: Any) -> None:
     assert device["pci_address"] == "0000:17:00.0"
     assert device["name"] == "NVIDIA H100 80GB HBM3"
     assert device["memory_total_bytes"] == 85520809984
-    assert not device["simulated"]
+    assert device["simulated"]
     details = device["details"]
     assert details["compute_capability"] == "9.0"
     assert details["power_limit_w"] == 700.0

@@ -160,10 +160,10 @@ def test_a_backend_whose_sensors_fail_can_measure_nothing(monkeypatch: pytest.Mo
 
 def test_the_built_in_backends_answer_on_this_machine() -> None:
     reports = discover()
-    assert [one.backend for one in reports][:4] == ["cuda", "rocm", "cpu", "fake"]
+    assert [one.backend for one in reports][:5] == ["cuda", "rocm", "ascend", "cpu", "fake"]
     for one in reports:
         assert bool(one.devices) == (one.unavailable is None)
         assert one.verified
-    assert all(device.simulated for device in reports[3].devices)
-    fake = reports[3].devices[0]
+    assert all(device.simulated for device in reports[4].devices)
+    fake = reports[4].devices[0]
     assert {one.unavailable and one.unavailable.code for one in capabilities(fake)} == {"simulated"}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.backends.visible import cuda_visible, rocm_visible
+from profiler.backends.visible import ascend_visible, cuda_visible, rocm_visible
 
 NVIDIA = [("GPU-aaaa1111",), ("GPU-aaaa2222",), ("GPU-bbbb3333", "MIG-GPU-old/1/0")]
 AMD = [("GPU-00000000000000aa",), ("GPU-00000000000000ab",), ("GPU-ffffffffffffffff",)]
@@ -65,10 +65,36 @@ def test_rocm(environment: dict[str, str], expected: tuple[int, ...]) -> None:
     assert rocm_visible(environment, AMD).order == expected
 
 
+NPUS = [0, 1, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, (0, 1, 2, 3)),
+        ("1", (1,)),
+        ("1,2,5", (1, 2, 3)),
+        ("1, 2", (1,)),  # the examples of CANN's manual
+        ("1,3,8", (1,)),
+        ("0,2x,5", (0, 2)),
+        ("", ()),
+        ("-1", ()),
+        ("2,1", ()),  # only ascending ids are supported
+        ("1,1", ()),
+        ("0,,1", (0,)),
+    ],
+)
+def test_ascend(value: str | None, expected: tuple[int, ...]) -> None:
+    visible = ascend_visible(value, NPUS)
+    assert visible.order == expected
+    assert (visible.note is None) == (value in (None, "1", "1,2,5"))
+
+
 @given(st.text(alphabet="0123-,GPUMIabx ", max_size=20), st.integers(0, 3))
 def test_no_value_shows_a_gpu_twice_or_one_that_is_not_there(value: str, count: int) -> None:
     for order in (
         cuda_visible(value, NVIDIA[:count]).order,
+        ascend_visible(value, range(count)).order,
         rocm_visible({"ROCR_VISIBLE_DEVICES": value}, AMD[:count]).order,
         rocm_visible({"ROCR_VISIBLE_DEVICES": "1,0", "HIP_VISIBLE_DEVICES": value}, AMD[:count]).order,
     ):

@@ -51,6 +51,13 @@ def test_rocm_devices_are_known_by_their_address(monkeypatch: pytest.MonkeyPatch
     assert (entry["uuid"], entry["pci_address"]) == (None, "0001:c3:02.0")
 
 
+def test_rocm_devices_have_the_chips_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HIP fills the sixteen bytes of a UUID with the characters of the number."""
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    fake = runtime(uuid="61316232-6333-6434-6535-663630373138")
+    assert described(monkeypatch, "cuda", fake)[0]["uuid"] == "GPU-a1b2c3d4e5f60718"
+
+
 def test_a_build_that_tells_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = described(monkeypatch, "npu", runtime())[0]
     assert entry == {"device": "npu:0", "name": "Accelerator 0", "uuid": None, "pci_address": None}
