@@ -15,6 +15,7 @@ from profiler import __version__
 COMMANDS = {
     "sweep": "Profile this box: run the standard workloads and record how it does.",
     "devices": "Show the devices of this box, what can be measured on them, and what is missing.",
+    "ceilings": "Measure what the devices can do at most, and what that means for a model.",
     "models": "Show the catalogue of models, or everything that follows from one model's architecture.",
     "hardware": "Show the catalogue of accelerators, or every number of one with its source.",
     "scenarios": "Show the standard workloads, or everything about one of them.",

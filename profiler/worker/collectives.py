@@ -7,6 +7,7 @@ to carry whatever the number of ranks, so that they compare with the speed of th
 from __future__ import annotations
 
 import datetime
+import os
 from typing import Any, Dict
 
 import torch
@@ -26,7 +27,7 @@ def collective(device: Any, request: Dict[str, Any]) -> Dict[str, Any]:
     Args:
         device: this rank's ``torch.device``.
         request: ``kind`` (one of :data:`KINDS`), ``rank``, ``world_size``, ``store`` (a file that all ranks
-            see and that does not exist yet), ``bytes`` of each rank, ``repeats``, ``timeout_s``.
+            see and that does not exist yet), ``bytes`` of each rank, ``repeats``, ``connect_s``.
 
     Returns:
         ``bytes_per_s`` (bus bandwidth as this rank sees it, one per repeat), ``method``.
@@ -40,7 +41,10 @@ def collective(device: Any, request: Dict[str, Any]) -> Dict[str, Any]:
     if name is None or not dist.is_available():
         raise EngineError("unsupported", f"this PyTorch has no collectives for {device.type}")
     ranks, kind = request["world_size"], request["kind"]
-    if device.type != "cpu":
+    if device.type == "cpu":
+        # Ranks of one box; the box's own name may not resolve in a container.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    else:
         getattr(torch, device.type).set_device(device)
     try:
         dist.init_process_group(
@@ -48,7 +52,7 @@ def collective(device: Any, request: Dict[str, Any]) -> Dict[str, Any]:
             init_method="file://" + request["store"],
             rank=request["rank"],
             world_size=ranks,
-            timeout=datetime.timedelta(seconds=request["timeout_s"]),
+            timeout=datetime.timedelta(seconds=request["connect_s"]),
         )
     except (RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
