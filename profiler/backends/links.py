@@ -7,7 +7,7 @@ peers shares a link decides how fast a model that is split over both can be.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from profiler.backends.base import Json
@@ -52,7 +52,7 @@ def as_json(links: Iterable[Link]) -> list[Json]:
     return [asdict(link) for link in links]
 
 
-def sentence(links: Iterable[dict[str, object]]) -> str:
+def sentence(links: Iterable[Mapping[str, object]]) -> str:
     """Return links from a device's details in words, ``18 × NVLink 4 to a switch; PCIe to …``."""
     return "; ".join(_words(link) for link in links)
 
@@ -60,7 +60,7 @@ def sentence(links: Iterable[dict[str, object]]) -> str:
 _NAMES = {"nvlink": "NVLink", "xgmi": "xGMI", "hccs": "HCCS", "sio": "SIO", "pcie": "PCIe"}
 
 
-def _words(link: dict[str, object]) -> str:
+def _words(link: Mapping[str, object]) -> str:
     kind = _NAMES.get(str(link["kind"]), str(link["kind"]))
     if link["generation"]:
         kind = f"{kind} {link['generation']}"

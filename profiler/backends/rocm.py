@@ -34,6 +34,7 @@ from profiler.backends.links import Link, as_json
 from profiler.backends.tree import Tree
 from profiler.backends.visible import Visible, rocm_visible
 from profiler.sensors.amdsmi import AmdSmi
+from profiler.sensors.box import ROOT_VARIABLE
 
 _GROUPS = "add yourself to the groups render and video, then log in again"
 
@@ -42,16 +43,17 @@ class RocmBackend:
     """The backend ``rocm``.
 
     Args:
-        root: where ``/sys`` and ``/dev`` are.
+        root: where ``/sys`` and ``/dev`` are; by default ``AIPROF_SYSFS_ROOT``, else ``/``. GPUs of any other
+            root than ``/`` are simulated.
         environment: where ``ROCR_VISIBLE_DEVICES`` and the like are read from; default ``os.environ``.
     """
 
     name = "rocm"
     verified = "never run on real hardware"
 
-    def __init__(self, root: Path = Path("/"), environment: Mapping[str, str] | None = None) -> None:
-        self._tree = Tree(root)
+    def __init__(self, root: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
         self._environment = os.environ if environment is None else environment
+        self._tree = Tree(root or Path(os.environ.get(ROOT_VARIABLE) or "/"))
         self._amdsmi = AmdSmi()
 
     def report(self) -> BackendReport:
@@ -161,6 +163,7 @@ class RocmBackend:
             memory_total_bytes=memory[0] if memory else None,
             uuid=uuid,
             pci_address=card.pci_address,
+            simulated=self._tree.root != Path("/"),
             details={**facts, "notes": [*notes], "unknown": unknown},
         )
 

@@ -1,4 +1,4 @@
-"""``aiprof devices``: what is in this box, what can be measured on it, and what is missing."""
+"""``aiprof devices``: what is in this box, what can be measured on it and how well, and what is missing."""
 
 from __future__ import annotations
 
@@ -10,52 +10,75 @@ import click
 
 if TYPE_CHECKING:
     from profiler.backends.base import BackendReport, Capability, Json
+    from profiler.sensors.survey import Surveyed
 
 
 @click.command("devices")
 @click.option("--json", "as_json", is_flag=True, help="Write JSON in base units.")
+@click.option("--check", "thorough", is_flag=True, help="Read the sensors for 12 s instead of 1.5 s.")
 @click.option(
     "--bundle",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Also write the raw answers of this machine to FILE (.tar.gz), without names and serial numbers.",
 )
-def command(as_json: bool, bundle: Path | None) -> None:
-    """Show the devices of this box, what can be measured on them, and what is missing.
+def command(as_json: bool, thorough: bool, bundle: Path | None) -> None:
+    """Show the devices of this box, what can be measured on them and how well, and what is missing.
+
+    Every sensor is read for a moment: how often it has a new value, how long a read takes, whether its
+    energy counter and its power agree, and how far the energy of a phase can be off.
 
     Exits with 4 when there is no device to measure.
     """
     from profiler.backends.discover import capabilities, discover
     from profiler.errors import NothingMeasuredError
+    from profiler.sensors.box import find_sensors
+    from profiler.sensors.survey import QUICK_S, THOROUGH_S, survey
 
     reports = discover()
     devices = [device for report in reports for device in report.devices]
     able = {f"{device.backend}:{device.key}": capabilities(device) for device in devices}
+    if thorough:
+        click.echo(f"reading the sensors for {THOROUGH_S:.0f} s", err=True)
+    surveyed = survey(find_sensors(), THOROUGH_S if thorough else QUICK_S)
     if as_json:
         import json
 
-        click.echo(json.dumps(_document(reports, able), indent=2, allow_nan=False))
+        click.echo(json.dumps(_document(reports, able, surveyed), indent=2, allow_nan=False))
     else:
         from profiler.cli.devices_view import print_devices
 
-        print_devices(reports, able)
+        print_devices(reports, able, surveyed)
     if bundle is not None:
-        _write_bundle(bundle, _document(reports, able))
+        _write_bundle(bundle, _document(reports, able, surveyed))
     if all(device.simulated for device in devices):
         raise NothingMeasuredError("there is no device to measure on this box (see above for what to do)")
 
 
 def _document(
-    reports: Sequence[BackendReport], able: Mapping[str, tuple[Capability, ...]]
+    reports: Sequence[BackendReport],
+    able: Mapping[str, tuple[Capability, ...]],
+    surveyed: Sequence[Surveyed],
 ) -> dict[str, Json]:
     from dataclasses import asdict
 
+    from profiler.sensors.survey import sensors_of
+
     backends: list[Json] = []
+    of_devices: set[str] = set()
     for report in reports:
         devices: list[Json] = []
         for device in report.devices:
             capabilities = [asdict(one) for one in able[f"{device.backend}:{device.key}"]]
-            devices.append({**asdict(device), "capabilities": [*capabilities]})
+            own = sensors_of(device, surveyed)
+            of_devices |= {one.info.key for one in own}
+            devices.append(
+                {
+                    **asdict(device),
+                    "capabilities": [*capabilities],
+                    "sensors": [_sensor(one) for one in own],
+                }
+            )
         backends.append(
             {
                 "backend": report.backend,
@@ -65,7 +88,20 @@ def _document(
                 "devices": devices,
             }
         )
-    return {"backends": backends}
+    others = [_sensor(one) for one in surveyed if one.info.key not in of_devices]
+    return {"backends": backends, "other_sensors": [*others]}
+
+
+def _sensor(one: Surveyed) -> dict[str, Json]:
+    from dataclasses import asdict
+
+    return {
+        **asdict(one.info),
+        "latest": one.latest,
+        "call_s": one.call_s,
+        "check": None if one.check is None else asdict(one.check),
+        "accuracy": one.accuracy(),
+    }
 
 
 def _write_bundle(path: Path, document: dict[str, Json]) -> None:

@@ -11,11 +11,16 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from profiler.backends.base import BackendReport, Capability, Device, Unavailable
+from profiler.backends.base import BackendReport, Capability, Device
+from profiler.backends.links import sentence as link_sentence
+from profiler.cli.devices_sensors import print_rows, print_sensors, sensor_row, sentence
 from profiler.render.units import format_bytes
+from profiler.sensors.survey import Surveyed, sensors_of
 
 Row = tuple[str, str]
 _PIPE_WIDTH = 100
+_TO_TRY = "fake"
+_OF_FAMILIES = ("nvml", "amdsmi", "dcmi")
 _ISA_NAMES = {
     "avx2": "AVX2",
     "avx512f": "AVX-512F",
@@ -39,36 +44,75 @@ _SMT = {
 }
 
 
-def print_devices(reports: Sequence[BackendReport], able: Mapping[str, tuple[Capability, ...]]) -> None:
+def print_devices(
+    reports: Sequence[BackendReport],
+    able: Mapping[str, tuple[Capability, ...]],
+    surveyed: Sequence[Surveyed],
+) -> None:
     """Print every backend: its devices, or why it has none.
 
     Args:
         reports: what the backends found.
         able: ``backend:key`` -> capabilities of each device.
+        surveyed: the sensors of the box.
     """
-    # Without a terminal there is no width that fits; COLUMNS still decides where it is set.
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=_PIPE_WIDTH)
-    simulated = [report for report in reports if any(device.simulated for device in report.devices)]
+    console = console_for_pipes()
+    to_try = [report for report in reports if report.backend == _TO_TRY]
+    of_devices: set[str] = set()
     for report in reports:
-        if report in simulated:
+        if report in to_try:
             continue
         console.print(Text.assemble((report.backend, "bold"), (f"  {report.verified}", "dim")))
         if report.unavailable is not None:
-            _print_rows(console, [("none", _sentence(report.unavailable))])
+            _print_rows(console, [("none", sentence(report.unavailable))])
         _print_rows(console, list(_fact_rows(report)))
         for device in report.devices:
-            console.print()
-            title = f"{device.backend}:{device.ordinal}  {device.name}"
-            console.print(Padding(Text.assemble((title, "bold"), (f"  {device.key}", "dim")), (0, 0, 0, 2)))
-            rows = list(_device_rows(device))
-            width = max(len(label) for label, _ in rows)
-            _print_rows(console, rows, width)
-            _print_capabilities(console, able[f"{device.backend}:{device.key}"], width)
+            own = sensors_of(device, surveyed)
+            of_devices |= {one.info.key for one in own}
+            _print_device(console, device, able[f"{device.backend}:{device.key}"], own)
         console.print()
-    for report in simulated:
+    _print_meters(console, [one for one in surveyed if one.info.key not in of_devices])
+    for report in to_try:
         console.print(Text(f"--device {report.backend} gives a simulated device, to try aiprof out.", "dim"))
+
+
+def console_for_pipes() -> Console:
+    """Return a console; without a terminal there is no width that fits, but COLUMNS still decides."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=_PIPE_WIDTH)
+    return console
+
+
+def _print_device(
+    console: Console, device: Device, capabilities: Sequence[Capability], sensors: Sequence[Surveyed]
+) -> None:
+    console.print()
+    title = Text.assemble(
+        (f"{device.backend}:{device.ordinal}  {device.name}", "bold"), (f"  {device.key}", "dim")
+    )
+    if device.simulated or any(one.info.simulated and one.unavailable is None for one in sensors):
+        title.append("  SIMULATED", "bold yellow")
+    console.print(Padding(title, (0, 0, 0, 2)))
+    rows = list(_device_rows(device))
+    width = max(len(label) for label, _ in rows)
+    _print_rows(console, rows, width)
+    print_sensors(console, capabilities, sensors, width)
+
+
+def _print_meters(console: Console, others: Sequence[Surveyed]) -> None:
+    """Print sensors of no device: the wall, and a meter of the user's own."""
+    # Families without a device have said so above; their sources would say it again.
+    shown = [one for one in others if one.info.source not in _OF_FAMILIES or one.unavailable is None]
+    if not shown:
+        return
+    console.print(Text("other meters", "bold"))
+    rows = []
+    for one in shown:
+        _, mark, words = sensor_row(one)
+        rows.append((one.info.source, mark, words))
+    print_rows(console, "can be measured", rows, 12)
+    console.print()
 
 
 def _print_rows(console: Console, rows: Sequence[Row], width: int = 12) -> None:
@@ -80,28 +124,6 @@ def _print_rows(console: Console, rows: Sequence[Row], width: int = 12) -> None:
     for label, value in rows:
         table.add_row(label, Text(value))
     console.print(Padding(table, (0, 0, 0, 4)))
-
-
-def _print_capabilities(console: Console, capabilities: Sequence[Capability], width: int) -> None:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="cyan", no_wrap=True, min_width=width)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    shared: dict[Unavailable, str] = {}
-    for one in capabilities:
-        if one.unavailable is None:
-            table.add_row(one.name, Text("yes", "green"), Text(one.source or ""))
-            continue
-        # The same reason twice in one list tells nothing new the second time.
-        first = shared.setdefault(one.unavailable, one.name)
-        why = _sentence(one.unavailable) if first == one.name else f"as for {first}"
-        table.add_row(one.name, Text("no", "yellow"), Text(why))
-    console.print(Padding(Text("can be measured", "bold"), (0, 0, 0, 4)))
-    console.print(Padding(table, (0, 0, 0, 4)))
-
-
-def _sentence(unavailable: Unavailable) -> str:
-    return unavailable.text + (f". To do: {unavailable.remedy}" if unavailable.remedy else "")
 
 
 def _fact_rows(report: BackendReport) -> Iterator[Row]:
@@ -135,6 +157,9 @@ def _device_rows(device: Device) -> Iterator[Row]:
         # None without a reason is a fact that does not apply, such as the parent of a whole GPU.
         if device.details.get(key) is not None or key in unknown:
             yield label, _or_why(device.details.get(key), show, unknown.get(key))
+    links = device.details.get("links")
+    if isinstance(links, list) and links:
+        yield "links", link_sentence([link for link in links if isinstance(link, dict)])
     yield from _notes(device.details)
 
 
@@ -144,8 +169,12 @@ _GPU_ROWS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "power_limit_w": ("power limit", lambda watts: f"{watts:.0f} W"),
     "mig_enabled": ("MIG", lambda enabled: "on" if enabled else "off"),
     "mig_parent_uuid": ("MIG parent", str),
-    "compute_partition": ("partition", str),
+    "compute_partition": ("compute mode", str),
+    "memory_partition": ("memory mode", str),
     "ecc_enabled": ("ECC", lambda enabled: "on" if enabled else "off"),
+    "sriov": ("SR-IOV", str),
+    "virtualisation": ("virtualised", str),
+    "vnpu": ("virtual NPU", str),
     "pcie_generation_max": ("PCIe generation", str),
     "pcie_lanes": ("PCIe lanes", str),
     "max_sm_clock_hz": ("highest clock", lambda hertz: f"{hertz / 1e9:.2f} GHz"),
