@@ -6,7 +6,6 @@ the sweep with a traceback.
 
 from __future__ import annotations
 
-import math
 from types import NoneType
 from typing import Any
 
@@ -14,6 +13,7 @@ _NUMBER = (int, float)
 _MAYBE_BYTES = (int, NoneType)
 # A probe answers with one of these: a value per repeat.
 RATES = ("bytes_per_s", "flops_per_s")
+MAX_NAME = 200
 
 ANSWERS: dict[str, dict[str, tuple[type, ...]]] = {
     "hello": {"engine": (dict,), "devices": (list,), "simulated": (bool,), "python": (str,)},
@@ -52,6 +52,17 @@ def fault_in(op: str, result: dict[str, Any]) -> str | None:
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             wanted = " or ".join("null" if kind is NoneType else kind.__name__ for kind in types)
             return f"the engine's answer to {op} has {name} = {str(value)[:40]!r}, which is not {wanted}"
+        if isinstance(value, _NUMBER) and not _recordable(value):
+            return f"the engine's answer to {op} has {name} = {str(value)[:40]}, which cannot be true"
+        if isinstance(value, str) and len(value) > MAX_NAME:
+            return f"the engine's answer to {op} has {name} of {len(value)} characters"
+    if op == "hello" and not (
+        isinstance(result["engine"].get("version"), str | int | float)
+        and isinstance(result["engine"].get("details"), dict)
+    ):
+        return "the engine's answer to hello lacks the engine's version or details"
+    if op == "run" and not all(_is_stamp(step) for step in result["step_ns"] or ()):
+        return "the engine's answer to run has something in step_ns that is no time"
     return _rate_fault(result) if op == "probe" else None
 
 
@@ -64,4 +75,13 @@ def _rate_fault(result: dict[str, Any]) -> str | None:
 
 
 def _is_rate(value: Any) -> bool:
-    return isinstance(value, _NUMBER) and not isinstance(value, bool) and 0 < value < math.inf
+    return isinstance(value, _NUMBER) and not isinstance(value, bool) and 0 < value < 1e24
+
+
+def _is_stamp(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and _recordable(value)
+
+
+def _recordable(value: float) -> bool:
+    """Whether a number is finite, not negative and one that records hold; 2**62 ns are 146 years."""
+    return 0 <= value < 2**62

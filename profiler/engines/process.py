@@ -19,6 +19,7 @@ WORKER_MAIN = Path(__file__).resolve().parent.parent / "worker" / "main.py"
 PROTOCOL = 1
 # A trial of 16k tokens x batch 64 has a few hundred kilobytes of stamps; this is far beyond any answer.
 MAX_ANSWER_BYTES = 256 * 2**20
+MAX_KIND, MAX_MESSAGE = 60, 2000
 
 
 class WorkerError(Exception):
@@ -126,10 +127,11 @@ class WorkerProcess:
             if fault is not None:
                 raise WorkerError("protocol", scrub(fault), fatal=False)
             return result
-        error = answer.get("error") or {}
-        raise WorkerError(
-            str(error.get("kind", "internal")), scrub(str(error.get("message", answer))), fatal=False
-        )
+        error = answer.get("error")
+        error = error if isinstance(error, dict) else {}
+        kind, message = error.get("kind", "internal"), error.get("message", answer)
+        # Both are the engine's to choose, and end up in a record.
+        raise WorkerError(str(kind)[:MAX_KIND], scrub(str(message)[:MAX_MESSAGE]), fatal=False)
 
     def log_tail(self, lines: int = 12) -> tuple[str, ...]:
         """Return the last lines of what the worker printed, without names and home paths."""
@@ -180,8 +182,8 @@ class WorkerProcess:
 
     def _parse(self, line: bytes, op: str) -> dict[str, Any]:
         try:
-            answer = json.loads(line)
-        except ValueError:
+            answer = json.loads(line, parse_constant=_no_number)
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
             self.kill()
@@ -215,6 +217,10 @@ class WorkerProcess:
             )
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
         return WorkerError("worker_died", f"the worker was lost during {op}: {how}", fatal=True)
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
 
 
 def _oom_kills() -> int | None:

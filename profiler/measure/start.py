@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from profiler.backends.base import EnergyReading, Unavailable
 from profiler.ceilings.bandwidth import PROBES_PER_SIDE, probe_read_bandwidth
 from profiler.engines.process import WorkerError, WorkerProcess
@@ -61,6 +63,11 @@ class _Start:
         except WorkerError as error:
             log_tail = worker.log_tail() if worker is not None else ()
             raise StartFailedError(error.kind, self.stage, error.message, log_tail) from error
+        except ValidationError as error:
+            # What the engine says about itself goes into the record as it is, and no record holds this.
+            fault = error.errors(include_url=False, include_input=False)[0]
+            message = f"the engine's answer cannot be recorded: {fault['loc'][0]}: {fault['msg']}"
+            raise StartFailedError("protocol", self.stage, message) from error
 
     def _measure(self, worker: WorkerProcess) -> StartOutcome:
         context = self.context

@@ -7,6 +7,7 @@ measures is taken to be the whole machine (``AIPROF_POWER_SCOPE`` says otherwise
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import select
@@ -182,7 +183,7 @@ class _Meter:
     def _parse(self, line: bytes) -> tuple[bool, int] | Unavailable:
         text = line.decode("utf-8", "replace")
         match = _LINE.fullmatch(text)
-        if match is None or match[2] not in _UNITS:
+        if match is None or match[2] not in _UNITS or not math.isfinite(1e6 * float(match[1])):
             if not line:
                 return Unavailable("lost", f"{self._name} ended without printing anything")
             shown = text.strip()[:40]

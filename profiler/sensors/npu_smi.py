@@ -5,6 +5,7 @@ One call takes up to seconds, so this is for long windows only.
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 from collections.abc import Sequence
@@ -16,8 +17,8 @@ from profiler.sensors.base import Read, SensorInfo
 _TIMEOUT_S = 10.0
 _POLL_HZ = 1.0
 _MAX_POWER_W = 1500.0
-_NPU = re.compile(r"^\s*NPU ID\s*:\s*(\d+)", re.MULTILINE)
-_CHIPS = re.compile(r"^\s*Chip Count\s*:\s*(\d+)", re.MULTILINE)
+_NPU = re.compile(r"^\s*NPU ID\s*:\s*(\d{1,6})\b", re.MULTILINE)
+_CHIPS = re.compile(r"^\s*Chip Count\s*:\s*(\d{1,6})\b", re.MULTILINE)
 # Some cards print the power of the card too ("Power Dissipation"); it covers all their chips.
 _CHIP_POWER = re.compile(r"^\s*NPU Real-time Power\(W\)\s*:\s*(\S+)", re.MULTILINE)
 _MAPPED = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\d+|-)\s+(\S.*?)\s*$", re.MULTILINE)
@@ -25,6 +26,7 @@ _CAPACITY = re.compile(r"^\s*(?:HBM|DDR|Memory) Capacity\(MB\)\s*:\s*(\d+)", re.
 _USAGE = re.compile(r"^\s*(?:HBM|DDR|Memory) Usage Rate\(%\)\s*:\s*(\d+)", re.MULTILINE)
 _VERSION = re.compile(r"npu-smi version\s*:\s*(\S+)", re.IGNORECASE)
 _CARD_POWER = re.compile(r"^\s*Power Dissipation\(W\)\s*:\s*(\S+)", re.MULTILINE)
+_MOST_CHIPS = 64  # on one card; more is a misprint
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class NpuSmi:
         sensors = []
         numbers, counts = _NPU.findall(text), _CHIPS.findall(text)
         for at, number in enumerate(numbers):
-            chips = int(counts[at]) if at < len(counts) else 1
+            chips = min(int(counts[at]), _MOST_CHIPS) if at < len(counts) else 1
             for chip in range(chips):
                 device = f"npu-smi-{number}-{chip}"
                 first = self._power(number, chip)
@@ -149,6 +151,8 @@ class NpuSmi:
         try:
             watts = float(found[1])
         except ValueError:
+            watts = math.nan
+        if not math.isfinite(watts):
             return Unavailable("unreadable", f"npu-smi shows '{found[1][:20]}' for the power")
         if watts <= 0:
             return Unavailable("implausible", "npu-smi shows 0 W, as it does with an alarm")

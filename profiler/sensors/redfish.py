@@ -113,7 +113,8 @@ class RedfishSensors:
         if isinstance(listed, Unavailable):
             return listed
         chassis: list[tuple[str, Mapping[str, str]]] = []
-        for member in listed.get("Members") or []:
+        members = listed.get("Members")
+        for member in members if isinstance(members, list) else []:
             path = _link(member)
             one = self._get(path)
             if isinstance(one, Unavailable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -129,9 +130,11 @@ def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
         start(tmp_path, python="/nowhere/python")
 
 
-def test_a_program_that_is_no_worker(tmp_path: Path) -> None:
-    talker = tmp_path / "talker"
-    talker.write_text("#!/bin/sh\necho hello\nsleep 60\n")
+@pytest.mark.parametrize("said", ["hello", "[" * 100_000, '{"id": 1, "ok": true, "result": {"a": NaN}}'])
+def test_a_program_that_is_no_worker(tmp_path: Path, said: str) -> None:
+    talker, lines = tmp_path / "talker", tmp_path / "lines"
+    lines.write_text(said + "\n")
+    talker.write_text(f"#!/bin/sh\ncat {lines}\nsleep 60\n")
     talker.chmod(0o755)
     with (
         start(tmp_path, python=str(talker)) as worker,
@@ -139,6 +142,19 @@ def test_a_program_that_is_no_worker(tmp_path: Path) -> None:
     ):
         worker.request("hello", 20, engine="fake")
     assert caught.value.kind == "protocol"
+
+
+def test_an_error_in_any_shape_is_an_error_that_fits_a_record(tmp_path: Path) -> None:
+    talker, lines = tmp_path / "talker", tmp_path / "lines"
+    talker.write_text(f"#!/bin/sh\ncat {lines}\nsleep 60\n")
+    talker.chmod(0o755)
+    for error in ("no", 3, {"kind": "k" * 9999, "message": "\x1b[2J" + "m" * 9999}):
+        lines.write_text(json.dumps({"id": 1, "ok": False, "error": error}) + "\n")
+        with start(tmp_path, python=str(talker)) as worker, pytest.raises(WorkerError) as caught:
+            worker.request("hello", 20, engine="fake")
+        assert len(caught.value.kind) <= 60
+        assert len(caught.value.message) <= 2000
+        assert caught.value.message.isprintable()
 
 
 def test_children_of_the_worker_are_ended_with_it(tmp_path: Path) -> None:

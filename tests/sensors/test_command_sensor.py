@@ -124,6 +124,7 @@ def test_a_meter_that_ends_loses_the_window() -> None:
         ("print('-5 W', flush=True)", "unreadable"),
         ("print('12 BTU', flush=True)", "unreadable"),
         ("print('nan', flush=True)", "unreadable"),
+        ("print('1e308 kWh', flush=True)", "unreadable"),
         ("print('0 W', flush=True)", "implausible"),
         ("pass", "lost"),
     ],

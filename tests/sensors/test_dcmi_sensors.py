@@ -112,12 +112,21 @@ def test_what_the_program_may_say(npu_smi: Any) -> None:
     for values, code in (
         ({"power": ["0.0"]}, "implausible"),
         ({"power": ["hot"]}, "unreadable"),
+        ({"power": ["inf"]}, "unreadable"),
+        ({"power": ["nan"]}, "unreadable"),
         ({"power": ["NA"]}, "not_supported_by_device"),
         ({"fail": "DrvMngGetConsoleLogLevel failed"}, "unreadable"),
     ):
         answer = read(npu_smi(cards=1, **values), key)
         assert isinstance(answer, Unavailable)
         assert answer.code == code
+
+
+def test_a_misprinted_number_of_chips_is_not_counted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count in ("999999", "9" * 5000):
+        text = f"NPU ID : 0\nChip Count : {count}\n"
+        monkeypatch.setattr(NpuSmi, "_run", lambda self, *arguments, text=text: text)
+        assert len(NpuSmi().probe()) <= 64
 
 
 def test_a_program_that_is_not_there() -> None:

@@ -137,6 +137,15 @@ def test_numbers_that_cannot_be(serve: Any, value: object) -> None:
     assert code(info) in ("implausible", "unreadable")
 
 
+@pytest.mark.parametrize("members", [3, {"@odata.id": "/"}, "all", [None, 3], None])
+def test_a_list_of_chassis_that_is_none(serve: Any, members: object) -> None:
+    def change(path: str, document: Any) -> tuple[int, Any, dict[str, str]]:
+        return 200, document | {"Members": members} if "Members" in document else document, {}
+
+    (info,) = RedfishSensors(serve(change=change).url).probe()
+    assert code(info) in ("no_sensor", "unreadable")
+
+
 def test_a_controller_that_hangs(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redfish, "_TIMEOUT_S", 0.2)
 
