@@ -185,7 +185,8 @@ def _read_index(path: str) -> dict[str, str]:
     if not isinstance(files, dict) or not files:
         raise _fault(path, "has no weight_map")
     for name, file in files.items():
-        plain = isinstance(file, str) and not set("/\\\0") & set(file) and file.endswith(".safetensors")
+        plain = isinstance(file, str) and file.isprintable() and not set("/\\") & set(file)
+        plain = plain and file.endswith(".safetensors")
         if not plain:
             raise _fault(path, f"puts {name} into {str(file)[:80]!r}, which names no shard beside it")
     return files

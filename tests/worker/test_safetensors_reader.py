@@ -213,6 +213,8 @@ def test_every_missing_and_damaged_shard_is_named(tmp_path: Path) -> None:
         "../x.safetensors",
         "/etc/x.safetensors",
         "a/b.safetensors",
+        "\ud800.safetensors",
+        "a\0.safetensors",
         "..\\x.safetensors",
         "x.bin",
         "",
