@@ -25,7 +25,7 @@ SLOW = ("--engine-option", "fault=slow")
 
 def aiprof(*arguments: str | Path, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "profiler", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, **options)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, **options)
 
 
 def test_results_on_stdout_progress_on_stderr(tmp_path: Path) -> None:
@@ -97,6 +97,13 @@ def test_a_wrong_scenario_file_is_named_with_file_and_line(tmp_path: Path) -> No
     assert "mine.yaml:3" in done.stderr
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return []
+
+
 class Running:
     """A sweep in a process of its own, to be disturbed."""
 
@@ -112,14 +119,27 @@ class Running:
 
     def workers(self) -> list[psutil.Process]:
         found = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in found if "main.py" in " ".join(child.cmdline())]
+        return [child for child in found if "main.py" in " ".join(command_of(child))]
+
+    def hold(self) -> list[psutil.Process]:
+        """Stop the worker of a case, so that the sweep cannot end before it is disturbed."""
+        while True:
+            self._wait(self.workers)
+            try:
+                workers = self.workers()
+                for worker in workers:
+                    worker.suspend()
+            except psutil.NoSuchProcess:
+                continue  # its case was over
+            if workers:
+                return workers
 
     def _lines(self) -> int:
         cases = self.run / "cases.jsonl"
         return cases.read_bytes().count(b"\n") if cases.exists() else 0
 
     def _wait(self, condition: Callable[[], object]) -> None:
-        for _ in range(600):
+        for _ in range(2400):
             if condition():
                 return
             assert self.process.poll() is None, self.process.communicate()
@@ -128,17 +148,16 @@ class Running:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    return len(psutil.wait_procs(processes, timeout=10)[1]) == 0
+    return len(psutil.wait_procs(processes, timeout=60)[1]) == 0
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_keeps_what_it_has_and_says_how_to_go_on(tmp_path: Path, signal_number: int) -> None:
     running = Running(tmp_path)
     running.wait_for_cases(2)
-    running._wait(running.workers)
-    workers = running.workers()
+    workers = running.hold()
     running.process.send_signal(signal_number)
-    stdout, stderr = running.process.communicate(timeout=30)
+    stdout, stderr = running.process.communicate(timeout=120)
     assert running.process.returncode == 130
     assert "not measured yet" in stdout
     assert "aiprof sweep --resume" in stderr
