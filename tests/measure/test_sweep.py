@@ -17,23 +17,21 @@ from profiler.measure.request import SweepRequest
 from profiler.measure.sweep import Sweep
 from profiler.results.read import Run, read_run
 
-# A hung worker is given up after two seconds, so that the tests of hangs are quick.
+# A hung worker is given up after three seconds, so that the tests of hangs are quick.
 SHORT = Timeouts(
-    hello_s=20.0,
-    load_s=2.0,
+    load_s=3.0,
     load_bytes_per_s=1e12,
-    probe_s=2.0,
-    first_run_s=2.0,
+    first_run_s=3.0,
     first_run_factor=0.1,
-    later_run_s=2.0,
+    later_run_s=3.0,
     later_run_factor=0.1,
 )
 
 
-def fake_sweep(events: list[Event] | None = None, **changes: Any) -> Sweep:
+def fake_sweep(events: list[Event] | None = None, timeouts: Timeouts | None = None, **changes: Any) -> Sweep:
     options = {key: str(value) for key, value in changes.pop("options", {}).items()}
     request = SweepRequest(**({"engines": ("fake",), "engine_options": options} | changes))
-    return Sweep(request, (events if events is not None else []).append, timeouts=SHORT)
+    return Sweep(request, (events if events is not None else []).append, timeouts=timeouts)
 
 
 def one_case(**options: Any) -> dict[str, Any]:
@@ -150,7 +148,8 @@ FAULTS = [
 def test_a_fault_costs_its_own_case_only(tmp_path: Path, fault: str, at: str, kind: str) -> None:
     # The first probe comes before loading, when the worker does not know its batch yet.
     options = {"fault": fault, "fault_at": at, "fault_batch": 8, "fault_on": 2 if at == "probe" else 1}
-    run = fake_sweep(scenarios=("decode-128",), batches=(1, 8, 2), options=options).run(tmp_path / "run")
+    request: dict[str, Any] = {"scenarios": ("decode-128",), "batches": (1, 8, 2), "options": options}
+    run = fake_sweep(timeouts=SHORT if kind == "timeout" else None, **request).run(tmp_path / "run")
     assert [case.status for case in run.cases] == ["ok", "failed", "ok"]
     failure = run.cases[1].failure
     assert failure is not None
@@ -268,13 +267,13 @@ class TestResume:
 
         options = {"engines": ("fake",), **changes}
         with pytest.raises(KeyboardInterrupt):
-            Sweep(SweepRequest(**options), stop, timeouts=SHORT).run(path)
+            Sweep(SweepRequest(**options), stop).run(path)
         return read_run(path)
 
     def resume(self, path: Path) -> Run:
         run = read_run(path)
         request = SweepRequest.from_arguments(run.record.command)
-        return Sweep(request, lambda event: None, timeouts=SHORT).resume(path, run)
+        return Sweep(request, lambda event: None).resume(path, run)
 
     def test_it_finishes_the_rest_and_repeats_nothing(self, tmp_path: Path) -> None:
         before = self.interrupted(tmp_path / "run")
