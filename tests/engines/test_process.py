@@ -44,7 +44,7 @@ def start(tmp_path: Path, python: str = sys.executable) -> WorkerProcess:
 
 
 def loaded(worker: WorkerProcess, **options: Any) -> dict[str, Any]:
-    worker.request("hello", 20, engine="fake", options=options)
+    worker.request("hello", 120, engine="fake", options=options)
     return worker.request("load", 20, options=options, **LOAD)
 
 
@@ -54,7 +54,7 @@ def run(worker: WorkerProcess, timeout_s: float = 120.0) -> dict[str, Any]:
 
 def test_a_whole_conversation(tmp_path: Path) -> None:
     with start(tmp_path) as worker:
-        hello = worker.request("hello", 20, engine="fake")
+        hello = worker.request("hello", 120, engine="fake")
         assert hello["protocol"] == 1
         assert hello["pid"] == worker.pid
         answer = worker.request("load", 20, options={}, **LOAD)
@@ -118,8 +118,8 @@ def test_unknown_things_are_refused_and_the_worker_goes_on(tmp_path: Path) -> No
         with pytest.raises(WorkerError, match="before hello"):
             worker.request("run", 20)
         with pytest.raises(WorkerError, match="unknown engine 'nope'"):
-            worker.request("hello", 20, engine="nope")
-        worker.request("hello", 20, engine="fake")
+            worker.request("hello", 120, engine="nope")
+        worker.request("hello", 120, engine="fake")
         with pytest.raises(WorkerError, match="unknown op 'dance'"):
             worker.request("dance", 20)
         assert worker.request("load", 20, options={}, **LOAD)["weights_bytes"] > 0
@@ -140,7 +140,7 @@ def test_a_program_that_is_no_worker(tmp_path: Path, said: str) -> None:
         start(tmp_path, python=str(talker)) as worker,
         pytest.raises(WorkerError, match="not JSON") as caught,
     ):
-        worker.request("hello", 20, engine="fake")
+        worker.request("hello", 120, engine="fake")
     assert caught.value.kind == "protocol"
 
 
@@ -151,7 +151,7 @@ def test_an_error_in_any_shape_is_an_error_that_fits_a_record(tmp_path: Path) ->
     for error in ("no", 3, {"kind": "k" * 9999, "message": "\x1b[2J" + "m" * 9999}):
         lines.write_text(json.dumps({"id": 1, "ok": False, "error": error}) + "\n")
         with start(tmp_path, python=str(talker)) as worker, pytest.raises(WorkerError) as caught:
-            worker.request("hello", 20, engine="fake")
+            worker.request("hello", 120, engine="fake")
         assert len(caught.value.kind) <= 60
         assert len(caught.value.message) <= 2000
         assert caught.value.message.isprintable()
@@ -175,7 +175,7 @@ def test_the_worker_dies_with_its_conductor(tmp_path: Path) -> None:
         from pathlib import Path
         from profiler.engines.process import WorkerProcess
         worker = WorkerProcess(sys.executable, Path({str(tmp_path / "log")!r}))
-        worker.request("hello", 20, engine="fake")
+        worker.request("hello", 120, engine="fake")
         print(worker.pid, flush=True)
         options = {{"fault": "hang", "fault_at": "memory"}}
         worker.request("load", 20, options=options, **{LOAD!r})
@@ -192,7 +192,7 @@ def test_the_worker_dies_with_its_conductor(tmp_path: Path) -> None:
 
 def test_the_worker_is_first_in_line_for_the_oom_killer(tmp_path: Path) -> None:
     with start(tmp_path) as worker:
-        worker.request("hello", 20, engine="fake")
+        worker.request("hello", 120, engine="fake")
         adjusted = Path(f"/proc/{worker.pid}/oom_score_adj").read_text().strip()
         assert adjusted == "1000"
         assert os.getpgid(worker.pid) == worker.pid
