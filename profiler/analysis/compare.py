@@ -207,7 +207,7 @@ def _case(baseline: Evidence, candidate: Evidence, metrics: tuple[MetricComparis
     return CaseComparison(
         scenario=spec.scenario,
         variant=spec.variant,
-        model=spec.model,
+        model=spec.model_label,
         weights=spec.weights,
         prompt_tokens=spec.prompt_tokens,
         output_tokens=spec.output_tokens,
@@ -228,7 +228,7 @@ def _source(item: Evidence) -> CaseSource:
     spec = item.spec
     return CaseSource(
         case_ids=tuple(case.spec.case_id for case in item.cases),
-        model=spec.model,
+        model=spec.model_label,
         device_key=spec.device_key,
         device=item.device,
         engine=spec.engine,
@@ -251,7 +251,7 @@ def _unmatched(spec: CaseSpec, kind: UnmatchedKind, reason: str, measured_on: st
         case_id=spec.case_id,
         scenario=spec.scenario,
         variant=spec.variant,
-        model=spec.model,
+        model=spec.model_label,
         formats=formats_text(spec.formats),
         prompt_tokens=spec.prompt_tokens,
         output_tokens=spec.output_tokens,

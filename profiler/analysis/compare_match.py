@@ -19,7 +19,7 @@ from profiler.results.schema import CaseRecord, CaseSpec, FormatsRecord
 Match = Literal["same-formats", "same-fidelity"]
 Key = tuple[Hashable, ...]
 UnmatchedKind = Literal[
-    "failed", "skipped", "not_run", "no_fidelity", "formats", "batch", "lengths", "scenario", "seed",
+    "failed", "skipped", "not_run", "no_fidelity", "formats", "slice", "batch", "lengths", "scenario", "seed",
     "weights", "architecture", "settings", "several", "not_planned", "other_engine", "other_device",
     "ambiguous",
 ]  # fmt: skip

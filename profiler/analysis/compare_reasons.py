@@ -25,6 +25,7 @@ _NAMED_DIFFERENCES: Final[Mapping[UnmatchedKind, tuple[str, ...]]] = {
     "formats": ("formats",),
     # Before what else changes the identity of the work.
     "architecture": ("workload_id",),
+    "slice": ("workload_id", "slice"),
     "batch": ("workload_id", "batch"),
     "lengths": ("workload_id", "prompt_tokens", "output_tokens", "variant"),
     "scenario": ("scenario", "variant"),
@@ -105,6 +106,8 @@ def _shown(kind: UnmatchedKind, spec: CaseSpec, fields: Sequence[str]) -> str:
             return f"{spec.prompt_tokens} + {spec.output_tokens} tokens"
         case "scenario":
             return clipped(spec.scenario) + (f" ({spec.variant})" if spec.variant != "full" else "")
+        case "slice":
+            return "the whole model" if spec.slice is None else str(spec.slice)
         case "architecture":
             return f"{spec.workload_id[:12]}"
         case "weights":

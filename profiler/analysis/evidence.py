@@ -187,6 +187,8 @@ class _Gathered:
         simulated = run.record.simulated or device.simulated
 
         def piece(spec: CaseSpec, status: Status, records: tuple[CaseRecord, ...], **more: Any) -> None:
+            if spec.slice is not None:
+                return  # a slice of a model is no evidence about the model
             self.pieces.append(
                 CaseEvidence(
                     spec=spec,

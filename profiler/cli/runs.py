@@ -149,7 +149,7 @@ def _case_rows(run: Run) -> Iterable[tuple[str, ...]]:
 
     def row(spec: CaseSpec, status: str, case: CaseRecord | None, note: str) -> tuple[str, ...]:
         return (
-            spec.model,
+            spec.model_label,
             spec.formats.weight_format,
             _scenario(spec),
             str(spec.batch),
@@ -183,7 +183,7 @@ def _not_run(run: Run) -> Iterable[PlannedCase]:
 
 def _reasons(run: Run) -> Iterable[str]:
     def named(spec: CaseSpec) -> str:
-        return f"{spec.model} {spec.formats.weight_format} {_scenario(spec)} batch {spec.batch}"
+        return f"{spec.model_label} {spec.formats.weight_format} {_scenario(spec)} batch {spec.batch}"
 
     for case in run.cases:
         if case.failure is not None:

@@ -79,6 +79,12 @@ def _options(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
 @click.option(
     "--starts", type=click.IntRange(1, 100), help="Fresh processes per case; 3 or more for evidence."
 )
+@click.option(
+    "--layers",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Run slices of N layers of a model that does not fit, and extrapolate.",
+)
 @click.option("--seed", type=int, help="Seed of prompts and random weights (default: 0).")
 @click.option("--python", metavar="PATH", help="Interpreter that has the engine (default: aiprof's own).")
 @click.option(

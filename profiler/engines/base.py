@@ -15,6 +15,9 @@ class Engine(Protocol):
     Attributes:
         name: the name used in ``--engine``, in records and in the worker's ``load`` request.
         simulated: True when its numbers do not come from hardware.
+
+    An engine that understands the option ``layers: [dense, moe]`` of ``load`` also has
+    ``runs_slices = True``; without it ``aiprof sweep --layers`` skips its cases.
     """
 
     name: str

@@ -16,6 +16,7 @@ class FakeEngine:
 
     name = "fake"
     simulated = True
+    runs_slices = True
 
     def unsupported(self, architecture: Architecture, formats: Formats, device: Device) -> str | None:
         """Everything can be pretended."""

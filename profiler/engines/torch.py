@@ -26,6 +26,7 @@ class TorchEngine:
 
     name = "torch"
     simulated = False
+    runs_slices = True
 
     def unsupported(self, architecture: Architecture, formats: Formats, device: Device) -> str | None:
         """Return why this model or these formats do not run, or None."""

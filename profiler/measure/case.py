@@ -15,6 +15,7 @@ from profiler.measure.roofline import roofline
 from profiler.measure.soak import sustained_ratio
 from profiler.measure.start import measure_start
 from profiler.measure.summary import flags, measurements
+from profiler.models.slices import Depth, sliced
 from profiler.models.work import trial_work
 from profiler.results.schema import Failure, Flag, NoiseFloor, Work
 
@@ -75,9 +76,10 @@ def measure_case(
 
 def _work(context: CaseContext) -> Work:
     spec = context.spec
-    counted = trial_work(
-        context.model.architecture, context.formats, spec.prompt_tokens, spec.output_tokens, spec.batch
-    )
+    architecture = context.model.architecture
+    if spec.slice is not None:
+        architecture = sliced(architecture, Depth(spec.slice.dense, spec.slice.moe))
+    counted = trial_work(architecture, context.formats, spec.prompt_tokens, spec.output_tokens, spec.batch)
     return Work(**asdict(counted))
 
 

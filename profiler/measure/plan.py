@@ -8,11 +8,14 @@ from typing import Any
 
 from profiler.backends.base import Device
 from profiler.engines.base import Engine
+from profiler.measure.extrapolate import slice_record
 from profiler.measure.steady import MIN_BLOCK_S, MIN_BLOCKS, MIN_WINDOW_BLOCK_LENGTHS
 from profiler.models import accounting
+from profiler.models.architecture import Architecture
 from profiler.models.catalogue import ResolvedModel
 from profiler.models.formats import Formats
-from profiler.results.schema import CaseSpec, FormatsRecord, PlannedCase, Prediction, SkippedCase
+from profiler.models.slices import Depth, sliced, whole_depth
+from profiler.results.schema import CaseSpec, FormatsRecord, PlannedCase, Prediction, SkippedCase, SliceRecord
 from profiler.workload.identity import case_id, workload_id
 from profiler.workload.scenario import ScenarioPoint
 
@@ -44,13 +47,25 @@ class Candidate:
     formats: Formats
     point: ScenarioPoint
     options: Mapping[str, Any]
+    depth: Depth | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        """What runs: the model, or its slice."""
+        whole = self.model.architecture
+        return whole if self.depth is None else sliced(whole, self.depth)
+
+    @property
+    def slice(self) -> SliceRecord | None:
+        """The slice as it goes into the record, or None for the whole model."""
+        return None if self.depth is None else slice_record(self.depth, whole_depth(self.model.architecture))
 
 
 def spec_of(candidate: Candidate, seed: int) -> CaseSpec:
     """Return the case's specification with its identities."""
     point, model = candidate.point, candidate.model
     work = workload_id(
-        model.architecture,
+        candidate.architecture,
         prompt_tokens=point.prompt_tokens,
         output_tokens=point.output_tokens,
         batch=point.batch,
@@ -64,7 +79,7 @@ def spec_of(candidate: Candidate, seed: int) -> CaseSpec:
         weights_digest=model.weights_digest,
         device_key=candidate.device.key,
         seed=seed,
-        engine_options=candidate.options,
+        engine_options={**candidate.options, **engine_options(candidate.slice)},
     )
     return CaseSpec(
         case_id=identity,
@@ -81,7 +96,13 @@ def spec_of(candidate: Candidate, seed: int) -> CaseSpec:
         output_tokens=point.output_tokens,
         batch=point.batch,
         seed=seed,
+        slice=candidate.slice,
     )
+
+
+def engine_options(cut: SliceRecord | None) -> dict[str, Any]:
+    """Return what the worker must be told to run a slice; nothing for a whole model."""
+    return {} if cut is None else {"layers": [cut.dense, cut.moe]}
 
 
 def predict(candidate: Candidate, read_bytes_per_s: float | None) -> Prediction:
@@ -91,7 +112,7 @@ def predict(candidate: Candidate, read_bytes_per_s: float | None) -> Prediction:
         candidate: the case.
         read_bytes_per_s: measured read bandwidth of the device, or None when it was not probed.
     """
-    architecture, formats, point = candidate.model.architecture, candidate.formats, candidate.point
+    architecture, formats, point = candidate.architecture, candidate.formats, candidate.point
     tokens = point.prompt_tokens + point.output_tokens
     weights = accounting.weights_bytes(architecture, formats)
     cache = accounting.kv_cache_bytes(architecture, formats.kv_dtype, tokens, point.batch)
@@ -186,8 +207,10 @@ def _refusal(
     architecture = candidate.model.architecture
     reason = candidate.engine.unsupported(architecture, candidate.formats, candidate.device)
     if reason is None and "layers" in candidate.options:
-        # The engine can run a slice, but its record would pass for one of the whole model.
-        reason = "a slice of a model (layers=N) is not told apart in records yet"
+        # The record would pass for one of the whole model.
+        reason = "a slice is asked for with --layers, which marks its record; not with --engine-option layers"
+    if reason is None and candidate.depth is not None and not getattr(candidate.engine, "runs_slices", False):
+        reason = f"engine {candidate.engine.name} cannot run a slice of a model (--layers)"
     if reason is not None:
         return SkippedCase(spec=spec, reason=reason)
     if spec.prompt_tokens + spec.output_tokens > architecture.max_positions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,7 @@ from profiler.measure.plan import Candidate, plan_cases
 from profiler.measure.request import Preset, SweepRequest
 from profiler.models.catalogue import ResolvedModel, resolve_model
 from profiler.models.formats import Formats, formats_for
+from profiler.models.slices import Depth, slice_depths
 from profiler.results.schema import (
     Box,
     Ceiling,
@@ -83,6 +85,9 @@ def select(request: SweepRequest, *, allow_download: bool = False) -> Selection:
     request, preset = request.with_preset()
     faults = _Faults()
     models = [faults.collect(resolve_model, name, allow_download) for name in request.models]
+    for model in models:
+        if model is not None:
+            faults.collect(_depths, request, model)
     formats = {name: faults.collect(formats_for, name) for name in request.precisions}
     scenarios = [faults.collect(find_scenario, name) for name in request.scenarios]
     engines = {name: faults.collect(registry.load, "engines", name) for name in request.engines}
@@ -144,7 +149,7 @@ def prepare(selection: Selection, emit: Listener, timeouts: Timeouts, log_path: 
     working = {(floor.device_key, floor.engine): median(floor.bytes_per_s) for floor in floors}
     settings, cases, skipped = _planned(selection, working)
     if not cases:
-        reasons = [f"{case.spec.scenario} {case.spec.model}: {case.reason}" for case in skipped]
+        reasons = [f"{case.spec.scenario} {case.spec.model_label}: {case.reason}" for case in skipped]
         raise NothingMeasuredError("\n".join(["no case can run:", *dict.fromkeys(reasons)]))
     return Prepared(
         selection=selection,
@@ -273,6 +278,7 @@ def _candidates(selection: Selection, working: dict[tuple[str, str], float]) -> 
             formats,
             scenario.point(preset.variant, batch),
             selection.options[engine.name],
+            depth,
         )
         for device in selection.devices
         for engine in selection.engines.values()
@@ -281,7 +287,13 @@ def _candidates(selection: Selection, working: dict[tuple[str, str], float]) -> 
         for formats in selection.formats.values()
         for scenario in selection.scenarios
         for batch in request.batches or scenario.batches or preset.batches
+        for depth in _depths(request, model)
     ]
+
+
+def _depths(request: SweepRequest, model: ResolvedModel) -> Sequence[Depth | None]:
+    """Return the depths of a model to run; None stands for the whole of it."""
+    return (None,) if request.layers is None else slice_depths(model.architecture, request.layers, model.name)
 
 
 def _free_bytes(selection: Selection, device: Device) -> int | None:

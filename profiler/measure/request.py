@@ -96,6 +96,7 @@ _SINGLE = {
     "budget_s": "--budget",
     "soak_s": "--soak",
     "starts": "--starts",
+    "layers": "--layers",
     "seed": "--seed",
     "python": "--python",
 }
@@ -116,6 +117,7 @@ class SweepRequest:
         budget_s: wall time of the whole sweep in seconds, or None for the preset's.
         soak_s: hold one case for this long, or None.
         starts: fresh worker processes per case, or None for the preset's.
+        layers: run slices of at most so many layers instead of whole models, or None.
         seed: seed of token ids and random weights.
         python: interpreter for the workers, or None for aiprof's own.
         engine_options: ``key=value`` pairs for the engines.
@@ -131,6 +133,7 @@ class SweepRequest:
     budget_s: float | None = None
     soak_s: float | None = None
     starts: int | None = None
+    layers: int | None = None
     seed: int = 0
     python: str | None = None
     engine_options: Mapping[str, str] = field(default_factory=dict)
@@ -210,7 +213,7 @@ def _texts(name: str, value: Any) -> list[str]:
 
 
 def _parse(name: str, text: str) -> Any:
-    if name in ("starts", "seed", "batches"):
+    if name in ("starts", "seed", "batches", "layers"):
         return int(text)
     if name in ("budget_s", "soak_s"):
         return float(text.removesuffix("s"))

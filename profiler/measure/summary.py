@@ -212,6 +212,10 @@ def flags(spec: CaseSpec, outcomes: Sequence[StartOutcome], target: float, *, si
     if simulated:
         text = "no hardware stands behind these numbers"
         found.append(Flag(code="simulated", text=text, hint="never use them to judge a box"))
+    if spec.slice is not None:
+        text = f"{spec.slice} were run: not the model, and its output is nonsense"
+        hint = "take none of its figures for the whole model's; extrapolated ones are named so"
+        found.append(Flag(code="slice", text=text, hint=hint))
     if len(outcomes) == 1:
         text = "one start: the interval speaks for this process only and is too narrow for comparing boxes"
         found.append(Flag(code="one_start", text=text, hint=ONE_START_HINT))

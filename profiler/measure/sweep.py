@@ -23,12 +23,21 @@ from profiler.measure.events import (
     Preparing,
     SweepStarted,
 )
-from profiler.measure.plan import least_seconds
+from profiler.measure.extrapolate import extrapolated
+from profiler.measure.plan import engine_options, least_seconds
 from profiler.measure.prepare import Prepared, Selection, prepare, python_for, select
 from profiler.measure.request import SweepRequest
 from profiler.models.formats import Formats
 from profiler.results.read import Run, read_run
-from profiler.results.schema import CaseSpec, DeviceRecord, EngineRecord, NoiseFloor, PlannedCase, RunRecord
+from profiler.results.schema import (
+    CaseRecord,
+    CaseSpec,
+    DeviceRecord,
+    EngineRecord,
+    NoiseFloor,
+    PlannedCase,
+    RunRecord,
+)
 from profiler.results.store import RunWriter
 
 
@@ -74,7 +83,7 @@ class Sweep:
             record = _run_record(prepared)
             with RunWriter.create(path, record) as writer:
                 deadline = began + record.settings.budget_s
-                self._measure(writer, prepared.selection, record.cases, deadline, log_path)
+                self._measure(writer, prepared.selection, record.cases, deadline, log_path, [])
         return read_run(path)
 
     def _measure(
@@ -84,8 +93,9 @@ class Sweep:
         cases: Sequence[PlannedCase],
         deadline: float,
         log_path: Path,
+        finished: list[CaseRecord],
     ) -> None:
-        """Measure ``cases`` and close the run when none is left."""
+        """Measure ``cases``, add them to ``finished``, and close the run when none is left."""
         record = writer.record
         budget_s = deadline - self.clock.now()
         self.emit(SweepStarted(str(writer.path), record, len(cases), budget_s))
@@ -100,9 +110,14 @@ class Sweep:
             fields, samples = measure_case(
                 context, seconds, noise, repeat_on_interference=record.settings.repeat_on_interference
             )
+            if fields["status"] == "ok":
+                fields["measurements"] |= extrapolated(
+                    planned.spec, fields["measurements"], _all_specs(record), finished
+                )
             if samples["start"]:
                 fields["samples"] = writer.write_samples(planned.spec.case_id, samples)
-            self.emit(CaseFinished(writer.append(fields)))
+            finished.append(writer.append(fields))
+            self.emit(CaseFinished(finished[-1]))
         writer.close()
 
     def _seconds_for(self, rest: Sequence[PlannedCase], deadline: float, starts: int) -> float | None:
@@ -131,7 +146,7 @@ class Sweep:
             backend=selection.backends[device.backend],
             engine=selection.engines[spec.engine],
             python=python_for(selection.request),
-            options=selection.options[spec.engine],
+            options=selection.options[spec.engine] | engine_options(spec.slice),
             target_relative_half_width=record.settings.target_relative_half_width,
             starts=record.settings.starts,
             soak_s=record.settings.soak_s,
@@ -160,7 +175,7 @@ class Sweep:
             writer, _ = RunWriter.resume(path)
             with writer:
                 deadline = self.clock.now() + sum(case.seconds for case in rest)
-                self._measure(writer, prepared.selection, rest, deadline, log_path)
+                self._measure(writer, prepared.selection, rest, deadline, log_path, list(run.cases))
         return read_run(path)
 
 
@@ -238,6 +253,11 @@ def _run_record(prepared: Prepared) -> RunRecord:
         skipped=prepared.skipped,
         simulated=simulated,
     )
+
+
+def _all_specs(record: RunRecord) -> list[CaseSpec]:
+    """Return every case that was asked for; a slice that was skipped is lacking in the extrapolation."""
+    return [case.spec for case in record.cases] + [case.spec for case in record.skipped]
 
 
 def _noise_floor(record: RunRecord, spec: CaseSpec) -> NoiseFloor:

@@ -93,7 +93,7 @@ def _largest(entries: Sequence[Entry]) -> list[Entry]:
     found: dict[tuple[int, str, str], Entry] = {}
     for entry in entries:
         if entry.case.status == "ok":
-            key = (entry.subject.index, entry.spec.model, format_label(entry.spec))
+            key = (entry.subject.index, entry.spec.model_label, format_label(entry.spec))
             known = found.get(key)
             if known is None or entry.case.predicted.needed_bytes > known.case.predicted.needed_bytes:
                 found[key] = entry
@@ -126,7 +126,7 @@ def _table(stacks: Sequence[Stack], unit: Unit) -> Table:
     for entry, predicted, measured, process in stacks:
         values = (*predicted, *(measured or (None, None, None)), process)
         has = entry.subject.device.memory_total_bytes if entry.subject.device else None
-        cells = [Cell(entry.subject.label, link=entry.anchor), Cell(entry.spec.model)]
+        cells = [Cell(entry.subject.label, link=entry.anchor), Cell(entry.spec.model_label)]
         cells += [Cell(format_label(entry.spec)), Cell(label(entry.spec)), Cell(f"{entry.spec.batch:,}")]
         cells += [Cell(DASH if v is None else figure(v / unit.size)) for v in (has, *values)]
         rows.append(Row(tuple(cells)))
@@ -180,7 +180,7 @@ def _largest_part(stack: Stack) -> float:
 
 def _bar_name(stack: Stack) -> str:
     spec = stack.entry.spec
-    return f"{shorten(spec.model, 28)} · {shorten(format_label(spec), 16)} · batch {spec.batch}"
+    return f"{shorten(spec.model_label, 28)} · {shorten(format_label(spec), 16)} · batch {spec.batch}"
 
 
 def _bar_layer(stacks: Sequence[Stack], x: alt.X, y: alt.Y, unit: Unit) -> alt.Chart:

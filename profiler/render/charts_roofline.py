@@ -190,7 +190,7 @@ def _row(point: Point, count: int) -> Row:
     return Row(
         (
             Cell(entry.subject.label, link=entry.anchor),
-            Cell(spec.model),
+            Cell(spec.model_label),
             Cell(label(spec)),
             Cell(format_label(spec)),
             Cell(f"{spec.batch:,}"),
@@ -228,7 +228,7 @@ def _chart(
             "x": point.intensity,
             "y": point.speed,
             "phase": point.phase,
-            "case": shorten(f"{label(point.entry.spec)} · {point.entry.spec.model}", 80),
+            "case": shorten(f"{label(point.entry.spec)} · {point.entry.spec.model_label}", 80),
             "batch": point.entry.spec.batch,
         }
         for point, _ in drawn

@@ -35,7 +35,7 @@ def print_plan(prepared: Prepared, console: Console) -> None:
     for case in prepared.cases:
         spec = case.spec
         groups.setdefault(
-            f"{spec.model} · {spec.formats.weight_format} · {spec.engine} · {spec.device_key}", []
+            f"{spec.model_label} · {spec.formats.weight_format} · {spec.engine} · {spec.device_key}", []
         ).append(case)
     for title, cases in groups.items():
         console.print(Text(title, style="bold"))

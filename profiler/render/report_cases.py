@@ -34,6 +34,8 @@ _METRICS: Final = (
     ("power_mean_w", "power"),
     ("energy_per_output_token_j", "energy"),
     ("sustained_ratio", "sustained"),
+    ("extrapolated_prefill_tokens_per_s", "prefill of the whole model, extrapolated"),
+    ("extrapolated_decode_tokens_per_s", "decode of the whole model, extrapolated"),
 )
 
 
@@ -69,7 +71,7 @@ def _case_row(entry: Entry, units: Mapping[str, Unit], common: set[str], *, titl
     """Return the row of a case: its measurements in ``units``, or why it failed."""
     spec, failure = entry.spec, entry.case.failure
     cells = [Cell(label(spec), link=entry.anchor), Cell(entry.subject.label)]
-    cells += [Cell(spec.model), Cell(format_label(spec))]
+    cells += [Cell(spec.model_label), Cell(format_label(spec))]
     cells += [Cell(f"{spec.prompt_tokens:,} + {spec.output_tokens:,}"), Cell(f"{spec.batch:,}")]
     if failure is not None:
         remark = f"failed ({failure.kind} during {failure.stage}): {failure.message}"

@@ -25,6 +25,11 @@ def run_table(view: RunView) -> RenderableType:
             for row in group.rows
             if row.failure
         ]
+        parts += [
+            Text(f"  {row.label}, batch {row.batch}: {row.extrapolated}")
+            for row in group.rows
+            if row.extrapolated
+        ]
     if view.flags:
         parts.append(Text("Flags", style="bold"))
         for shown in view.flags:
@@ -49,9 +54,10 @@ def run_table(view: RunView) -> RenderableType:
 
 
 def _group_table(rows: tuple[Row, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("workload", no_wrap=True)
-    for heading in ("batch", "prefill tok/s", "MFU", "decode tok/s", "MBU", "TTFT", "memory"):
+    # In two lines, so that everything fits into 80 columns.
+    for heading in ("batch", "prefill\ntok/s", "MFU", "decode\ntok/s", "MBU", "TTFT", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", style="yellow")
     for row in rows:

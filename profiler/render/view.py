@@ -45,6 +45,7 @@ class Row:
     memory: Cell
     marks: str
     failure: str
+    extrapolated: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def label(spec: CaseSpec) -> str:
 
 def full_label(spec: CaseSpec) -> str:
     """Return everything that tells a case from others of its run."""
-    return f"{label(spec)} · {spec.model} · {spec.formats.weight_format} · batch {spec.batch}"
+    return f"{label(spec)} · {spec.model_label} · {spec.formats.weight_format} · batch {spec.batch}"
 
 
 def with_unit(value: float, unit: str) -> str:
@@ -142,7 +143,7 @@ def run_view(run: Run) -> RunView:
             written = f"{written} weights, {formats.compute_dtype} compute, {formats.kv_dtype} cache"
         device = devices[spec.device_key].name if spec.device_key in devices else spec.device_key
         engine = f"{spec.engine} {engines[spec.engine].version}" if spec.engine in engines else spec.engine
-        title = f"{spec.model} ({spec.weights} weights) · {written} · {engine} · {device}"
+        title = f"{spec.model_label} ({spec.weights} weights) · {written} · {engine} · {device}"
         groups.setdefault(title, []).append(_row(case, flags))
     ok = sum(case.status == "ok" for case in run.cases)
     failed = len(run.cases) - ok
@@ -178,7 +179,21 @@ def _row(case: CaseRecord, flags: Sequence[FlagView]) -> Row:
         memory=_memory(case),
         marks="".join(shown.mark for shown in flags if shown.mark and shown.flag.code in carried),
         failure=failure,
+        extrapolated=_extrapolated(case),
     )
+
+
+def _extrapolated(case: CaseRecord) -> str:
+    """Return what slices say about the whole model, in words; empty for whole models."""
+    found = [
+        (phase, case.measurements[name])
+        for phase in ("prefill", "decode")
+        if (name := f"extrapolated_{phase}_tokens_per_s") in case.measurements
+    ]
+    parts = [
+        f"{phase} {cell(one) if one.value is not None else f'unknown ({one.reason})'}" for phase, one in found
+    ]
+    return f"whole model, extrapolated: {', '.join(parts)}" if parts else ""
 
 
 def _memory(case: CaseRecord) -> Cell:

@@ -38,6 +38,7 @@ _CASE_COLUMNS: Final = {
     "model": "string",
     "weights": "string",
     "weights_digest": "string",
+    "slice": "string",
     "weight_format": "string",
     "compute_dtype": "string",
     "kv_dtype": "string",
@@ -302,6 +303,7 @@ def _identity(run: Run, spec: CaseSpec) -> dict[str, Any]:
     return {
         **spec.model_dump(exclude={"formats"}),
         **spec.formats.model_dump(),
+        "slice": None if spec.slice is None else str(spec.slice),
         "run_id": run.record.run_id,
         "run": run.path.resolve().name,
         "device": device and device.name,

@@ -103,6 +103,26 @@ class FormatsRecord(Record):
     kv_dtype: Name
 
 
+class SliceRecord(Record):
+    """Which layers of a model were run, where it was not the whole of it.
+
+    Attributes:
+        dense: layers with a dense MLP that were kept, the first ones.
+        moe: layers with experts that were kept, the first ones.
+        of_dense: layers with a dense MLP that the model has.
+        of_moe: layers with experts that it has.
+    """
+
+    dense: Count
+    moe: Count
+    of_dense: Count
+    of_moe: Count
+
+    def __str__(self) -> str:
+        kept = f"{self.dense}+{self.moe}" if self.of_dense and self.of_moe else str(self.dense + self.moe)
+        return f"{kept} of {self.of_dense + self.of_moe} layers"
+
+
 class CaseSpec(Record):
     """What a case is: the work, and the keys that two results must share to be compared.
 
@@ -121,6 +141,8 @@ class CaseSpec(Record):
         output_tokens: tokens generated for each request.
         batch: requests that run together.
         seed: seed of token ids and random weights.
+        slice: which layers were run, or None for the whole model. A slice is never compared with, and
+            never stands for, the whole.
     """
 
     case_id: Identifier
@@ -137,6 +159,12 @@ class CaseSpec(Record):
     output_tokens: Positive
     batch: Positive
     seed: Seed
+    slice: SliceRecord | None = None
+
+    @property
+    def model_label(self) -> str:
+        """The model's name, and for a slice which layers of it."""
+        return self.model if self.slice is None else f"{self.model} (slice: {self.slice})"
 
 
 class Prediction(Record):

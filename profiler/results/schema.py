@@ -23,6 +23,7 @@ from profiler.results.record_base import (
     Measurement,
     Prediction,
     Record,
+    SliceRecord,
 )
 from profiler.results.run_record import (
     Box,
@@ -58,6 +59,7 @@ __all__ = [
     "RunRecord",
     "SamplesRef",
     "SkippedCase",
+    "SliceRecord",
     "StartRecord",
     "TrialRecord",
     "Work",

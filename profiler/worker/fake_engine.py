@@ -122,10 +122,12 @@ class FakeEngine:
         self.random = random.Random("%s/%s/%s/%s/%s/%s" % (*case, request["architecture"]["hidden_size"]))
         self.start_factor = math.exp(self.random.gauss(0.0, self.options["start_cv"]))
         architecture = request["architecture"]
-        self.weights, self.active_weights = weight_counts(architecture)
+        layers = (request.get("options") or {}).get("layers")
+        self.weights, self.active_weights = weight_counts(architecture, layers)
+        count = architecture["layers"] if layers is None else sum(layers)
         width = BYTES_PER_WEIGHT.get(request["formats"]["weight_format"], 1.0)
         self.weights_bytes = int(self.weights * width)
-        self.token_bytes = 4 * architecture["layers"] * architecture["kv_heads"] * architecture["head_dim"]
+        self.token_bytes = 4 * count * architecture["kv_heads"] * architecture["head_dim"]
         self.cache_bytes = self.token_bytes * self.batch * request["max_tokens"]
         needed = self.weights_bytes + self.cache_bytes
         if needed > self.options["memory_bytes"]:
@@ -265,19 +267,22 @@ class FakeEngine:
             os.write(1, b"\x00\xff\xfe not json\n")
 
 
-def weight_counts(architecture: dict[str, Any]) -> tuple[int, int]:
-    """Return (all weights, weights one token uses) of the big matrices; close enough to pretend with."""
+def weight_counts(architecture: dict[str, Any], kept: list[int] | None = None) -> tuple[int, int]:
+    """Return (all weights, weights one token uses) of the big matrices; close enough to pretend with.
+
+    ``kept`` are the layers of a slice: (with a dense MLP, with experts).
+    """
     hidden, layers = architecture["hidden_size"], architecture["layers"]
     attention = hidden * architecture["head_dim"] * 2 * (architecture["heads"] + architecture["kv_heads"])
     embedding = hidden * architecture["vocab_size"]
     experts = architecture.get("experts")
+    one = 3 * hidden * experts["intermediate_size"] if experts else 0
+    of_dense = experts["dense_layers"] if experts else layers
+    dense, moe = kept or (of_dense, layers - of_dense)
+    mlp = active = dense * 3 * hidden * architecture["intermediate_size"]
     if experts:
-        one = 3 * hidden * experts["intermediate_size"]
-        mlp, active = (
-            one * (experts["count"] + experts["shared"]),
-            one * (experts["per_token"] + experts["shared"]),
-        )
-    else:
-        mlp = active = 3 * hidden * architecture["intermediate_size"]
+        mlp += moe * one * (experts["count"] + experts["shared"])
+        active += moe * one * (experts["per_token"] + experts["shared"])
     outside = embedding * (1 if architecture["tied_embeddings"] else 2)
-    return outside + layers * (attention + mlp), embedding + layers * (attention + active)
+    attention *= dense + moe
+    return outside + attention + mlp, embedding + attention + active

@@ -21,6 +21,7 @@ from profiler.measure.plan import (
 )
 from profiler.models.catalogue import resolve_model
 from profiler.models.formats import formats_for
+from profiler.models.slices import Depth
 from profiler.workload.scenario import find_scenario
 
 DEVICE = Device(
@@ -86,7 +87,25 @@ def test_what_an_engine_cannot_do_is_skipped_with_its_reason() -> None:
 def test_a_slice_is_not_recorded_as_the_whole_model() -> None:
     kept, (reason,) = plan([replace(candidate(), options={"layers": 4})])
     assert kept == []
-    assert "slice" in reason
+    assert "asked for with --layers" in reason
+
+
+def test_an_engine_that_knows_no_slices_is_not_given_one() -> None:
+    class Whole(FakeEngine):
+        runs_slices = False
+
+    kept, (reason,) = plan([replace(candidate(), engine=Whole(), depth=Depth(4, 0))])
+    assert kept == []
+    assert reason == "engine fake cannot run a slice of a model (--layers)"
+
+
+def test_a_slice_is_predicted_as_what_it_is_and_has_an_identity_of_its_own() -> None:
+    whole, cut = candidate(), replace(candidate(), depth=Depth(4, 0))
+    assert predict(cut, None).kv_cache_bytes * 6 == predict(whole, None).kv_cache_bytes
+    assert str(spec_of(cut, 0).slice) == "4 of 24 layers"
+    assert spec_of(whole, 0).slice is None
+    ids = {(spec.case_id, spec.workload_id) for spec in (spec_of(whole, 0), spec_of(cut, 0))}
+    assert len(ids) == 2
 
 
 def test_a_case_asked_for_twice_is_planned_once() -> None:

@@ -1,0 +1,126 @@
+"""From slices of a model to the whole of it: never measured, and marked so everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from profiler.models.slices import Depth, factors
+from profiler.results.schema import CaseRecord, CaseSpec, Measurement, SliceRecord
+
+SCOPE = "extrapolated"
+_UNITS = {
+    "extrapolated_prefill_s": "s",
+    "extrapolated_prefill_tokens_per_s": "tokens/s",
+    "extrapolated_tpot_s": "s",
+    "extrapolated_decode_tokens_per_s": "tokens/s",
+}
+
+
+def slice_record(depth: Depth, whole: Depth) -> SliceRecord:
+    """Return a slice as it goes into a case's specification."""
+    return SliceRecord(dense=depth.dense, moe=depth.moe, of_dense=whole.dense, of_moe=whole.moe)
+
+
+def same_but_depth(one: CaseSpec, other: CaseSpec) -> bool:
+    """Whether two slices are of the same model and differ in depth at most."""
+    free = {"case_id", "workload_id", "slice"}
+    return (
+        one.slice is not None
+        and other.slice is not None
+        and (one.slice.of_dense, one.slice.of_moe) == (other.slice.of_dense, other.slice.of_moe)
+        and one.model_dump(exclude=free) == other.model_dump(exclude=free)
+    )
+
+
+def extrapolated(
+    spec: CaseSpec,
+    measurements: dict[str, Measurement],
+    planned: Sequence[CaseSpec],
+    cases: Sequence[CaseRecord],
+) -> dict[str, Measurement]:
+    """Return what the whole model would take, judging from slices of several depths.
+
+    Args:
+        spec: the slice that was just measured.
+        measurements: its measurements.
+        planned: all cases that were asked for, those that cannot run included; nothing is extrapolated
+            before the deepest slice is done.
+        cases: cases that have finished before this one.
+    """
+    if spec.slice is None:
+        return {}
+    group = [other for other in planned if same_but_depth(spec, other)]
+    group.sort(key=lambda other: _depth(other).total)
+    depths = [_depth(other) for other in group]
+    if spec.case_id != group[-1].case_id:
+        return {}
+    done = {case.spec.case_id: case.measurements for case in cases if case.status == "ok"}
+    done[spec.case_id] = measurements
+    lacking = [str(other.slice) for other in group if other.case_id not in done]
+    if lacking or len(group) < 2:
+        reason = (
+            f"the slice of {', '.join(lacking)} was not measured" if lacking else "there is one depth only"
+        )
+        return {name: Measurement.missing(unit, reason, scope=SCOPE) for name, unit in _UNITS.items()}
+    shares = factors(depths, Depth(spec.slice.of_dense, spec.slice.of_moe))
+    found: dict[str, Measurement] = {}
+    for source, rate, tokens in (
+        ("prefill_s", "prefill_tokens_per_s", spec.batch * spec.prompt_tokens),
+        ("tpot_s", "decode_tokens_per_s", spec.batch),
+    ):
+        time = _summed(source, [done[other.case_id] for other in group], shares)
+        found[f"extrapolated_{source}"] = time
+        found[f"extrapolated_{rate}"] = _rate(time, tokens)
+    return found
+
+
+def _depth(spec: CaseSpec) -> Depth:
+    assert spec.slice is not None
+    return Depth(spec.slice.dense, spec.slice.moe)
+
+
+def _summed(name: str, measured: Sequence[dict[str, Measurement]], shares: Sequence[float]) -> Measurement:
+    """Return the time of the whole; the slices' errors are independent, so their squares add up."""
+    times = [measurements[name] for measurements in measured]
+    values = [time.value for time in times]
+    reason = next((time.reason for time in times if time.reason is not None), None)
+    if reason is not None:
+        return Measurement.missing("s", reason, scope=SCOPE)
+    value = sum(share * (one or 0.0) for share, one in zip(shares, values, strict=True))
+    if value <= 0:
+        return Measurement.missing("s", "deeper slices were not slower: too much noise to tell", scope=SCOPE)
+
+    def side(pick: Callable[[tuple[float, float], float], float]) -> float:
+        """Root of the summed squares of the errors towards one side."""
+        errors = (
+            share * (pick(time.ci95, share) - (time.value or 0.0))
+            for share, time in zip(shares, times, strict=True)
+            if time.ci95 is not None
+        )
+        return math.sqrt(sum(error**2 for error in errors))
+
+    ends = None
+    if all(time.ci95 is not None for time in times):
+        # A negative share turns the ends round.
+        low, high = side(lambda ci, share: ci[share < 0]), side(lambda ci, share: ci[share > 0])
+        ends = (max(value - low, 0.0), value + high)
+    return Measurement(
+        value=value,
+        unit="s",
+        ci95=ends,
+        n=len(times),
+        method=f"linear in the number of layers, from slices of {len(times)} depths",
+        scope=SCOPE,
+    )
+
+
+def _rate(time: Measurement, tokens: int) -> Measurement:
+    if time.value is None:
+        return Measurement.missing("tokens/s", time.reason or "", scope=SCOPE)
+    ends = None
+    if time.ci95 is not None and time.ci95[0] > 0:
+        ends = (tokens / time.ci95[1], tokens / time.ci95[0])
+    return Measurement(
+        value=tokens / time.value, unit="tokens/s", ci95=ends, n=time.n, method=time.method, scope=SCOPE
+    )
