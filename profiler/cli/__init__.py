@@ -14,7 +14,8 @@ from profiler import __version__
 
 COMMANDS = {
     "sweep": "Profile this box: run the standard workloads and record how it does.",
-    "devices": "Show the devices of this box, what can be measured on them, and what is missing.",
+    "devices": "Show this box's devices, what can be measured on them and how well, and what is missing.",
+    "power": "Show or record the power, clocks and temperatures of this box.",
     "ceilings": "Measure what the devices can do at most, and what that means for a model.",
     "models": "Show the catalogue of models, or everything that follows from one model's architecture.",
     "hardware": "Show the catalogue of accelerators, or every number of one with its source.",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     help="Also write the raw answers of this machine to FILE (.tar.gz), without names and serial numbers.",
 )
 def command(as_json: bool, thorough: bool, bundle: Path | None) -> None:
-    """Show the devices of this box, what can be measured on them and how well, and what is missing.
+    """Show this box's devices, what can be measured on them and how well, and what is missing.
 
     Every sensor is read for a moment: how often it has a new value, how long a read takes, whether its
     energy counter and its power agree, and how far the energy of a phase can be off.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 FAKES = Path(__file__).parent
+TWO_GPUS = [f"GPU-{digit * 8}-1111-2222-3333-444444444444" for digit in "ab"]
 # When the profiles of the fakes begin where a test has a clock of its own.
 T0_S = 1.0
 

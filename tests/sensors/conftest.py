@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import machines
 import pytest
-from fakes.power import FAKES, T0_S, compile_fake, write_config
+from fakes.power import FAKES, T0_S, TWO_GPUS, compile_fake, write_config
 
 Run = Callable[..., dict[str, Any]]
 
@@ -87,5 +89,45 @@ def sensor_run(libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
         assert done.returncode == 0, done.stderr
         answers: dict[str, Any] = json.loads(done.stdout)
         return answers
+
+    return run
+
+
+@pytest.fixture
+def aiprof(libraries: Path, tmp_path: Path) -> Any:
+    """``aiprof(config, *arguments)``: the command, started over two fake GPUs and a powercap tree."""
+    root = tmp_path / "root"
+    machines.write(root, machines.zone("intel-rapl:0", "package-0", 5_000_000))
+    config = tmp_path / "fake.conf"
+
+    def run(values: dict[str, object], *arguments: str, **environment: str) -> Any:
+        base: dict[str, object] = {"t0": repr(time.monotonic()), "gpus": 2}
+        for at, uuid in enumerate(TWO_GPUS):
+            base |= {
+                f"{at}.uuid": uuid,
+                f"{at}.pci": f"00000000:{0x17 + at:02X}:00.0",
+                f"{at}.profile": "0:300",
+            }
+        write_config(config, {**base, **values})
+        return subprocess.Popen(
+            [sys.executable, "-m", "profiler", *arguments],
+            env={
+                **{
+                    key: value
+                    for key, value in os.environ.items()
+                    if not key.startswith(("CUDA_", "AIPROF_"))
+                },
+                "LD_LIBRARY_PATH": str(libraries),
+                "FAKE_NVML_CONFIG": str(config),
+                "FAKE_DCMI_CONFIG": str(config),
+                "AIPROF_SYSFS_ROOT": str(root),
+                "PYTHONPATH": str(FAKES.parent.parent),
+                "NO_COLOR": "1",
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     return run

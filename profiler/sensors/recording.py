@@ -1,0 +1,308 @@
+"""Reads of sensors in a file, with what is needed to place them beside a run on another machine.
+
+A Parquet file with one row per read (``sensor, t_before_ns, t_after_ns, raw, failure``). Its metadata hold
+the sensors, the box, and what CLOCK_MONOTONIC and the wall clock showed at the same moment, when it began and
+when it ended: all stamps are of this machine's CLOCK_MONOTONIC, which means nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+
+from profiler import __version__
+from profiler.errors import InputFileError, UsageError
+from profiler.sensors.base import READ_FAILURES, Energy, SensorInfo
+from profiler.sensors.power import power_energy
+from profiler.sensors.ticks import Series
+from profiler.sensors.window import counter_energy
+
+FORMAT_VERSION: Final = 1
+_KEY = b"aiprof_power"
+_SCHEMA = pa.schema(
+    [
+        ("sensor", pa.dictionary(pa.int16(), pa.string())),
+        ("t_before_ns", pa.int64()),
+        ("t_after_ns", pa.int64()),
+        ("raw", pa.int64()),
+        ("failure", pa.int16()),
+    ]
+)
+_CLOCK_TRIES = 7
+_FOREVER = (1 << 63) - 1
+
+
+class ClockPair(BaseModel):
+    """What both clocks showed at one moment.
+
+    Attributes:
+        monotonic_ns: CLOCK_MONOTONIC, in the middle of reading the other.
+        realtime_ns: the wall clock.
+        uncertainty_ns: the two were read at most this far apart.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    monotonic_ns: int = Field(ge=0)
+    realtime_ns: int = Field(ge=0)
+    uncertainty_ns: int = Field(ge=0)
+
+
+class RecordingHeader(BaseModel):
+    """The metadata of a recording.
+
+    Attributes:
+        version: of this format.
+        aiprof_version: of the tool that wrote it.
+        box: key of the box's CPU, which names the box without naming its owner.
+        simulated: whether a sensor did not belong to hardware.
+        sensors: what was read.
+        start: both clocks when it began.
+        end: both clocks when it ended.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    version: Literal[1] = FORMAT_VERSION
+    aiprof_version: str
+    box: str
+    simulated: bool
+    sensors: tuple[SensorInfo, ...]
+    start: ClockPair
+    end: ClockPair
+
+    @field_validator("sensors")
+    @classmethod
+    def _keys_are_unique(cls, sensors: tuple[SensorInfo, ...]) -> tuple[SensorInfo, ...]:
+        if len({info.key for info in sensors}) != len(sensors):
+            raise ValueError("a sensor is listed twice")
+        return sensors
+
+
+def read_clocks() -> ClockPair:
+    """Read both clocks as close together as a few tries allow."""
+    pairs = []
+    for _ in range(_CLOCK_TRIES):
+        before = time.monotonic_ns()
+        wall = time.time_ns()
+        after = time.monotonic_ns()
+        pairs.append((after - before, (before + after) // 2, wall))
+    apart, monotonic, wall = min(pairs)
+    return ClockPair(monotonic_ns=monotonic, realtime_ns=wall, uncertainty_ns=(apart + 1) // 2)
+
+
+class RecordingWriter:
+    """Writes a recording; the file appears under its name when it is complete.
+
+    Args:
+        path: the file.
+        box: see :class:`RecordingHeader`.
+        sensors: that will be read.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, box: str, sensors: list[SensorInfo]) -> None:
+        self._path = path
+        self._part = path.with_name(f"{path.name}.part")
+        self._box = box
+        self._sensors = sensors
+        self._start = read_clocks()
+        self.rows = 0
+        self._last_ns: dict[str, int] = {info.key: -1 for info in sensors}
+        try:
+            self._file = self._part.open("wb")
+            self._writer = pq.ParquetWriter(self._file, _SCHEMA, compression="zstd", write_page_checksum=True)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The sensors of the recording."""
+        return tuple(self._last_ns)
+
+    def __enter__(self) -> RecordingWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._close()
+            return
+        self._part.unlink(missing_ok=True)
+        try:
+            self._writer.close()
+            self._file.close()
+        except OSError:  # a full disk, which is what ended the recording
+            pass
+
+    def add(self, key: str, reads: Series) -> None:
+        """Append those reads of one sensor that are later than all before.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        reads = reads.between(self._last_ns[key] + 1, _FOREVER)
+        if not len(reads):
+            return
+        self._last_ns[key] = int(reads.t_after_ns[-1])
+        numbers = pa.array(np.zeros(len(reads), dtype=np.int16))
+        columns = [
+            pa.DictionaryArray.from_arrays(numbers, pa.array([key])),
+            *(pa.array(column) for column in (reads.t_before_ns, reads.t_after_ns, reads.raw)),
+            pa.array(reads.failure.astype(np.int16)),
+        ]
+        try:
+            self._writer.write_table(pa.table(columns, schema=_SCHEMA))
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+        self.rows += len(reads)
+
+    def _close(self) -> None:
+        header = RecordingHeader(
+            aiprof_version=__version__,
+            box=self._box,
+            simulated=any(info.simulated for info in self._sensors),
+            sensors=tuple(self._sensors),
+            start=self._start,
+            end=read_clocks(),
+        )
+        plain = {**header.model_dump(), "sensors": [asdict(info) for info in self._sensors]}
+        try:
+            self._writer.add_key_value_metadata({_KEY: json.dumps(plain, allow_nan=False).encode()})
+            self._writer.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._part.replace(self._path)
+        except OSError as error:
+            raise _cannot_write(self._path, error) from error
+
+
+class Recording:
+    """A recording that was read.
+
+    Attributes:
+        header: sensors, box and clocks.
+    """
+
+    def __init__(self, header: RecordingHeader, reads: dict[str, Series]) -> None:
+        self.header = header
+        self._reads = reads
+
+    @property
+    def sensors(self) -> dict[str, SensorInfo]:
+        """The sensors by key."""
+        return {info.key: info for info in self.header.sensors}
+
+    def series(self, key: str) -> Series:
+        """Return the reads of a sensor, in order.
+
+        Raises:
+            KeyError: it is not in the recording.
+        """
+        return self._reads[key]
+
+    def monotonic_ns(self, realtime_ns: int) -> int:
+        """Return the recording's own time at a moment of the wall clock.
+
+        Straight between the two pairs of clocks: a wall clock that was set or slewed meanwhile is followed on
+        average only (:meth:`clock_drift_ns` says by how much it was).
+        """
+        start, end = self.header.start, self.header.end
+        wall, own = end.realtime_ns - start.realtime_ns, end.monotonic_ns - start.monotonic_ns
+        if wall <= 0:
+            return realtime_ns - start.realtime_ns + start.monotonic_ns
+        return start.monotonic_ns + round((realtime_ns - start.realtime_ns) * (own / wall))
+
+    def clock_drift_ns(self) -> int:
+        """Return how much further the wall clock went than CLOCK_MONOTONIC while it was recorded."""
+        start, end = self.header.start, self.header.end
+        return (end.realtime_ns - start.realtime_ns) - (end.monotonic_ns - start.monotonic_ns)
+
+    def energy(self, key: str, t0_ns: int, t1_ns: int) -> Energy:
+        """Return the energy of one sensor over a window in the recording's own time.
+
+        Raises:
+            KeyError: it is not in the recording.
+        """
+        info, reads = self.sensors[key], self._reads[key]
+        if info.kind == "energy_counter":
+            return counter_energy(reads, info, t0_ns, t1_ns)
+        return power_energy(reads, info, t0_ns, t1_ns)
+
+
+def read_recording(path: Path) -> Recording:
+    """Read a recording and check all of it: pages against their checksums, times, sensors.
+
+    Raises:
+        InputFileError: it cannot be read, is damaged or is no recording; one line.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            text = (file.metadata.metadata or {}).get(_KEY)
+            if text is None:
+                raise _refused(path, "is a Parquet file, but no recording of aiprof power")
+            header = _header(path, text)
+            if file.schema_arrow.names != _SCHEMA.names:
+                raise _refused(path, "is damaged: its columns are not those of a recording")
+            table = file.read().cast(_SCHEMA)
+    except FileNotFoundError as error:
+        raise _refused(path, "there is no such file") from error
+    except (OSError, pa.ArrowException) as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise _refused(path, f"is damaged or no Parquet file ({line[:120]})") from error
+    return Recording(header, _reads(path, header, table))
+
+
+def _header(path: Path, text: bytes) -> RecordingHeader:
+    try:
+        document = json.loads(text)
+        version = document["version"]
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise _refused(path, f"has version {version} of the format; this aiprof reads {FORMAT_VERSION}")
+        return TypeAdapter(RecordingHeader).validate_python(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _refused(path, f"is damaged: {where}: {first['msg']}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _refused(path, "is damaged: its description cannot be read") from error
+
+
+def _reads(path: Path, header: RecordingHeader, table: pa.Table) -> dict[str, Series]:
+    if any(column.null_count for column in table.columns):
+        raise _refused(path, "is damaged: values are missing")
+    names = np.asarray(table["sensor"].cast(pa.string()).to_pylist(), dtype=object)
+    unknown = sorted({str(name) for name in names} - {info.key for info in header.sensors})
+    if unknown:
+        raise _refused(path, f"is damaged: it has reads of {unknown[0]}, which is not among its sensors")
+    columns = [table[name].to_numpy().astype(np.int64) for name in _SCHEMA.names[1:]]
+    reads: dict[str, Series] = {}
+    for info in header.sensors:
+        own = names == info.key
+        one = Series(*(column[own] for column in columns))
+        if (np.diff(one.t_before_ns) < 0).any() or (one.t_after_ns < one.t_before_ns).any():
+            raise _refused(path, f"is damaged: the reads of {info.key} are not in order of time")
+        if ((one.failure < 0) | (one.failure >= len(READ_FAILURES))).any():
+            raise _refused(path, f"is damaged: {info.key} has a failure that does not exist")
+        reads[info.key] = one
+    return reads
+
+
+def _refused(path: Path, what: str) -> InputFileError:
+    return InputFileError([f"{path}: {what}; record it again with `aiprof power --record FILE`"])
+
+
+def _cannot_write(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"--record {path}: cannot be written ({error.strerror or error}); name another file")
