@@ -63,7 +63,7 @@ class TorchEngine:
         )
 
     def options(self, given: dict[str, str]) -> dict[str, Any]:
-        """Parse ``threads=N``, ``linear=packed|plain`` and ``layers=N`` or ``layers=DENSE+MOE``.
+        """Parse ``threads=N``, ``linear=NAME`` (a kernel, or ``measured``) and ``layers=N`` or ``DENSE+MOE``.
 
         ``layers`` loads a slice of the model, never done unless asked for.
 

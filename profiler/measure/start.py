@@ -151,6 +151,8 @@ class _Start:
             formats=spec.formats.model_dump(),
             max_batch=spec.batch,
             max_tokens=spec.prompt_tokens + spec.output_tokens,
+            prompt_tokens=spec.prompt_tokens,
+            output_tokens=spec.output_tokens,
             options=context.options,
         )
         context.clock.account(loaded["load_s"], began)

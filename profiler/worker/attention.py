@@ -57,6 +57,38 @@ class GroupedQueryAttention:
             yield f"self_attn.{part}_norm.weight", norm
         yield "self_attn.o_proj.weight", self._out.weight
 
+    def fused(self, norm: Any, rotary: tuple[Any, Any]) -> Any:
+        """Return ``f(stream, position)`` that norms, attends and adds in one native call, or None.
+
+        Args:
+            norm: ``[hidden]``, the weight of the norm before this.
+            rotary: both whole tables, ``[max_tokens, 1, D/2]``.
+        """
+        kernels = self._qkv.native
+        if kernels is None or self._out.native is None:
+            return None
+        sizes = {
+            "hidden": len(norm),
+            "heads": self._heads,
+            "kv_heads": self._kv_heads,
+            "width": self._width,
+            "max_tokens": self._keys.shape[2],
+            "eps": self._eps,
+        }
+        tensors = {
+            "norm": norm,
+            "qkv": self._qkv.weight,
+            "bias": self._qkv.bias,
+            "out": self._out.weight,
+            "query_norm": self._norms.get("q"),
+            "key_norm": self._norms.get("k"),
+            "cosines": rotary[0],
+            "sines": rotary[1],
+            "keys": self._keys,
+            "values": self._values,
+        }
+        return kernels.attention(sizes, tensors)
+
     def __call__(self, x: Any, rotary: tuple[Any, Any], position: int) -> Any:
         """Write the new keys and values at ``position`` and return what ``[B, T, hidden]`` attends to."""
         batch, new_tokens, _ = x.shape
@@ -131,6 +163,9 @@ class LatentAttention:
         yield "self_attn.kv_a_layernorm.weight", self._norm
         yield "self_attn.kv_b_proj.weight", self._up.weight
         yield "self_attn.o_proj.weight", self._out.weight
+
+    def fused(self, norm: Any, rotary: tuple[Any, Any]) -> None:
+        """There is no native call for the whole of it, only for its products."""
 
     def __call__(self, x: Any, rotary: tuple[Any, Any], position: int) -> Any:
         """Write the new compressed vectors at ``position``; return what ``[B, T, hidden]`` attends to."""

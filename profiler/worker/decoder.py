@@ -12,11 +12,13 @@ from __future__ import annotations
 import re
 from typing import Any, Iterator
 
+import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 
 from .attention import GroupedQueryAttention, LatentAttention
 from .elementwise import rms_norm
 from .experts import DenseMlp, MixtureOfExperts
+from .native import MAX_ROWS
 from .parameters import Parameters
 from .protocol import EngineError
 from .rotary import rotary_table
@@ -49,9 +51,9 @@ class Decoder:
         numbers = range(architecture["layers"]) if layers is None else layers
         self._layers = {number: Layer(number, architecture, parameters) for number in numbers}
         self._norm = parameters.tensor(hidden)
-        tied, untied = parameters.tied, parameters.linear
-        self._head = tied(self._embedding) if self._tied else untied(vocabulary, hidden)
+        self._head = parameters.head(vocabulary, hidden, self._embedding if self._tied else None)
         table = rotary_table(architecture, parameters.max_tokens)
+        self._fused_head: Any = None
         self._cos, self._sin = (part.to(parameters.dtype).to(parameters.storage) for part in table)
 
     @property
@@ -96,16 +98,63 @@ class Decoder:
             ids: ``[B, T]`` int64 on the device: whole prompts (``position`` 0), or the next token of each.
             position: tokens of each sequence that are in the cache already.
         """
+        return self._logits(self._last(ids, position))
+
+    def step(self, ids: Any, position: int) -> Any:
+        """Like :meth:`forward`, but return the greedy next tokens ``[B, 1]``, still on the device."""
+        if self._fused_head is not None and len(ids) <= MAX_ROWS:
+            return self._fused_head(self._last(ids, position))[1]
+        return self.forward(ids, position).argmax(-1, keepdim=True)
+
+    def fuse(self) -> list[str]:
+        """Let native code do whole parts of a decode step, wherever all their products are native.
+
+        Returns:
+            The kinds of parts that are fused in any layer.
+        """
+        kinds = {kind for layer in self._layers.values() for kind in layer.fuse((self._cos, self._sin))}
+        if self._head.native is not None:
+            self._fused_head = self._head.native.head(self._norm, self._head.weight, self._eps)
+            kinds.add("head")
+        return sorted(kinds)
+
+    def unfuse(self) -> None:
+        """Compute every part by operators again."""
+        self._fused_head = None
+        for layer in self._layers.values():
+            layer.unfuse()
+
+    def part_samples(self, batch: int) -> dict[str, Any]:
+        """Return a faint stream of noise after the first and after the last layer, and the head's logits.
+
+        To compare ways of computing them; a prompt overwrites what it leaves in the cache. The noise is
+        faint, so that what a layer adds to it does not drown in the rounding of the stream.
+        """
+        generator = torch.Generator().manual_seed(2)
+        stream = torch.randn(batch, 1, self._embedding.shape[1], generator=generator) / 128
+        stream = stream.to(self._embedding.dtype).to(self._embedding.device)
+        samples = {"the head": self._logits(stream[:, -1])}
+        for number in {min(self._layers), max(self._layers)}:
+            for position in range(min(3, len(self._cos))):
+                rotary = self._cos[position : position + 1], self._sin[position : position + 1]
+                after = self._layers[number](stream.clone(), rotary, position)
+            samples[f"layer {number}"] = after
+        return samples
+
+    def _logits(self, last: Any) -> Any:
+        """Return ``[B, vocab]`` for the residual stream ``[B, hidden]``."""
+        if self._fused_head is not None and len(last) <= MAX_ROWS:
+            return self._fused_head(last)[0].clone()
+        return self._head(rms_norm(last, self._norm, self._eps))
+
+    def _last(self, ids: Any, position: int) -> Any:
+        """Return the residual stream ``[B, hidden]`` of the last of ``ids``."""
         span = slice(position, position + ids.shape[1])
         rotary = self._cos[span], self._sin[span]
         x = F.embedding(ids, self._embedding)
         for layer in self._layers.values():
             x = layer(x, rotary, position)
-        return self._head(rms_norm(x[:, -1], self._norm, self._eps))
-
-    def step(self, ids: Any, position: int) -> Any:
-        """Like :meth:`forward`, but return the greedy next tokens ``[B, 1]``, still on the device."""
-        return self.forward(ids, position).argmax(-1, keepdim=True)
+        return x[:, -1]
 
 
 class Layer:
@@ -123,6 +172,8 @@ class Layer:
             self._mlp = DenseMlp(hidden, architecture["intermediate_size"], parameters)
         else:
             self._mlp = MixtureOfExperts(architecture, parameters)
+        self._fused_attention: Any = None
+        self._fused_mlp: Any = None
 
     @property
     def kinds(self) -> tuple[str, str | None]:
@@ -138,9 +189,27 @@ class Layer:
         yield from self._mlp.tensors()
 
     def __call__(self, x: Any, rotary: tuple[Any, Any], position: int) -> Any:
-        """Return the residual stream ``[B, T, hidden]`` after this layer."""
-        x = x + self._attention(rms_norm(x, self._input_norm, self._eps), rotary, position)
+        """Return the residual stream ``[B, T, hidden]`` after this layer; ``x`` may be overwritten."""
+        few = x.shape[1] == 1 and len(x) <= MAX_ROWS
+        if few and self._fused_attention is not None:
+            self._fused_attention(x, position)
+        else:
+            x = x + self._attention(rms_norm(x, self._input_norm, self._eps), rotary, position)
+        if few and self._fused_mlp is not None:
+            self._fused_mlp(x)
+            return x
         return x + self._mlp(rms_norm(x, self._mlp_norm, self._eps))
+
+    def fuse(self, rotary: tuple[Any, Any]) -> list[str]:
+        """Use one native call for each part whose products are all native; return these parts."""
+        self._fused_attention = self._attention.fused(self._input_norm, rotary)
+        self._fused_mlp = self._mlp.fused(self._mlp_norm, self._eps)
+        parts = {"attention": self._fused_attention, "MLP": self._fused_mlp}
+        return [name for name, part in parts.items() if part is not None]
+
+    def unfuse(self) -> None:
+        """Compute both parts by operators again."""
+        self._fused_attention = self._fused_mlp = None
 
 
 def require_supported(architecture: dict[str, Any]) -> None:

@@ -35,6 +35,13 @@ class DenseMlp:
         yield f"{self._name}.up_proj.weight", up
         yield f"{self._name}.down_proj.weight", self._down.weight
 
+    def fused(self, norm: Any, eps: float) -> Any:
+        """Return ``f(stream)`` that norms, computes and adds in one native call, or None."""
+        kernels = self._gate_up.native
+        if kernels is None or self._down.native is None:
+            return None
+        return kernels.mlp(norm, self._gate_up.weight, self._down.weight, eps)
+
     def __call__(self, x: Any) -> Any:
         """Return the MLP of ``[..., hidden]``."""
         return self._down(swiglu(self._gate_up(x)))
@@ -56,6 +63,9 @@ class MixtureOfExperts:
         yield from self.routed.tensors()
         if self._shared is not None:
             yield from self._shared.tensors()
+
+    def fused(self, norm: Any, eps: float) -> None:
+        """There is no native call for the whole of it, only for its products."""
 
     def __call__(self, x: Any) -> Any:
         """Return the MLP of ``[B, T, hidden]``."""

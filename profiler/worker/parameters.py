@@ -13,6 +13,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 
+from .native import MAX_ROWS
+
 
 class Matrix(Protocol):
     """What is filled as one tensor and then kept in another layout.
@@ -41,17 +43,27 @@ class Linear:
     Attributes:
         weight: to be filled; None once packed.
         bias: ``[rows]``, to be filled, or None.
+        last_only: whether it only ever sees the last token of a prompt.
+        native: the :class:`native.Kernels` that multiply few rows with the plain weight, or None.
     """
 
-    def __init__(self, weight: Any, bias: Any) -> None:
+    def __init__(self, weight: Any, bias: Any, last_only: bool = False) -> None:
         self.weight = weight
         self.bias = bias
+        self.last_only = last_only
+        self.native: Any = None
         self._packed: Any = None
 
     def pack(self, batch: int) -> None:
         """Replace the weight by its packed form, laid out for ``batch`` rows of input."""
         self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, batch)
         self.weight = None
+
+    def packed(self, batch: int) -> Any:
+        """Return a function that multiplies with a packed copy and leaves this as it is."""
+        copy = Linear(self.weight, self.bias)
+        copy.pack(batch)
+        return copy
 
     @property
     def packed_bytes(self) -> int:
@@ -60,6 +72,8 @@ class Linear:
 
     def __call__(self, x: Any) -> Any:
         """Return ``[..., rows]`` for ``x`` of ``[..., columns]``."""
+        if self.native is not None and x.numel() <= MAX_ROWS * x.shape[-1]:
+            return self.native.linear(x, self.weight, self.bias)
         if self._packed is None:
             return F.linear(x, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
@@ -110,9 +124,9 @@ class Parameters:
         """Return an uninitialised matrix product."""
         return self.matrix(Linear(self.empty(rows, columns), self.tensor(rows) if biased else None))
 
-    def tied(self, weight: Any) -> Linear:
-        """Return a matrix product with a weight that something else holds too (and goes on holding)."""
-        return self.matrix(Linear(weight, None))
+    def head(self, rows: int, columns: int, tied: Any = None) -> Linear:
+        """Return the product to logits, with a weight of its own or ``tied`` to one that is held anyway."""
+        return self.matrix(Linear(self.empty(rows, columns) if tied is None else tied, None, True))
 
     def cache(self, heads: int, width: int) -> Any:
         """Return a part of the cache, ``[max_batch, heads, max_tokens, width]``."""
@@ -122,10 +136,33 @@ class Parameters:
         self._cache.append(part)
         return part
 
+    def linears(self) -> list[tuple[tuple[int, int], list[Linear]]]:
+        """Return the matrix products by shape (rows, columns), heads apart from others of their shape."""
+        found: dict[tuple[bool, tuple[int, int]], list[Linear]] = {}
+        for matrix in self._matrices:
+            if isinstance(matrix, Linear):
+                found.setdefault((matrix.last_only, tuple(matrix.weight.shape)), []).append(matrix)
+        return [(shape, matrices) for (_, shape), matrices in found.items()]
+
     def pack(self, batch: int) -> None:
         """Pack every matrix, one after the other, so that only one exists twice at a time."""
         for matrix in self._matrices:
             matrix.pack(batch)
+
+    def lay_out(self, chosen: dict[Linear, str], kernels: Any, batch: int) -> None:
+        """Give each product its kernel (``plain``, ``packed`` or ``native``), laid out for ``batch`` rows.
+
+        What is no :class:`Linear` is packed unless every product stays plain.
+        """
+        packing = any(kernel != "plain" for kernel in chosen.values())
+        for matrix in self._matrices:
+            if not isinstance(matrix, Linear):
+                if packing:
+                    matrix.pack(batch)
+            elif chosen[matrix] == "packed":
+                matrix.pack(batch)
+            elif chosen[matrix] == "native":
+                matrix.native = kernels
 
     @property
     def packing_bytes(self) -> int:

@@ -70,10 +70,12 @@ class RandomWeights:
     Args:
         seed: any integer; part of every tensor's key.
         device: where the destinations are; all arithmetic happens there.
+        library: compiled code (native.py) that makes the same values faster, or None.
     """
 
-    def __init__(self, seed: int, device: Any) -> None:
+    def __init__(self, seed: int, device: Any, library: Any = None) -> None:
         self._seed = seed
+        self._library = library
         self._device = device
         self._tables: dict[Any, Any] = {}
         self._chunk = _CHUNK.get(torch.device(device).type, _CHUNK_ACCELERATOR)
@@ -101,6 +103,8 @@ class RandomWeights:
             raise EngineError("unsupported", f"{name} has {flat.numel()} values, more than {_MAX_VALUES}")
         key_0, key_1 = tensor_key(self._seed, name)
         table = self._table(destination.dtype)
+        if self._library is not None and self._library.fill(flat, key_0, key_1, table):
+            return
         for start in range(0, flat.numel(), 2 * self._chunk):
             part = flat[start : start + 2 * self._chunk]
             self._hash_chunk(start // 2 + key_0, key_1)

@@ -14,13 +14,13 @@ from typing import Any, Iterator
 
 import torch
 
-from . import host_memory, torch_devices, torch_probes, weights
+from . import host_memory, kernels, torch_devices, torch_probes, weights
 from .decoder import Decoder
-from .parameters import Parameters, packing_fault
+from .parameters import Parameters
 from .protocol import EngineError
 from .slices import layer_slice
 from .threads import cpu_quota, default_threads
-from .torch_support import FAMILIES, FORMATS, LINEAR, OPTIONS
+from .torch_support import FAMILIES, FORMATS, OPTIONS
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -53,38 +53,39 @@ class TorchEngine:
             EngineError: any kind; nothing stays loaded.
         """
         self.unload({})
-        started = time.perf_counter()
         dtype = _dtype(request["formats"])
         device = torch_devices.require(request["device"])
         options = request.get("options") or {}
         _set_threads(options)
         architecture = request["architecture"]
         layers = layer_slice(architecture, options.get("layers"))
-        unpacked_because = _unpacked_because(options, dtype, device)
+        asked = options.get("linear")
+        candidates = kernels.find_candidates(asked, dtype, device, _positive(request, "max_batch"))
+        started = time.perf_counter()  # compiling is no part of loading
         source = weights.open_source(request["weights"])
         size = (_positive(request, "max_batch"), _positive(request, "max_tokens"))
         plan = Parameters(dtype, device, *size, planned=True)
         source.check(Decoder(architecture, plan, layers))
-        _require_memory(plan, device, plan.packing_bytes if unpacked_because is None else 0)
+        packing = candidates.faults["packed"] is None and asked != "plain" and asked != "native"
+        _require_memory(plan, device, plan.packing_bytes if packing else 0)
         torch_devices.reset_peak(device)
         with _computing(f"loading on {device}"):
             parameters = Parameters(dtype, device, *size)
             model = Decoder(architecture, parameters, layers)
             source.fill(model, dtype, device)
-            if unpacked_because is None:
-                parameters.pack(parameters.max_batch)
             torch_devices.synchronize(device)
+            load_s = time.perf_counter() - started
+            chosen, compile_s = kernels.choose(model, parameters, asked, candidates, _work(request))
         self._model, self._parameters, self._device = model, parameters, device
         return {
             "weights_bytes": parameters.weights_bytes,
             "kv_cache_bytes": parameters.kv_cache_bytes,
-            "load_s": time.perf_counter() - started,
-            "compile_s": None,
+            "load_s": load_s,
+            "compile_s": compile_s,
             "details": {
                 **model.details,
                 "slice": None if layers is None else {"layers": layers, "of": architecture["layers"]},
-                "linear": "plain" if unpacked_because else "packed once by oneDNN",
-                "linear_plain_because": unpacked_because,
+                **chosen,
                 "threads": torch.get_num_threads(),
                 "cpu_quota_cpus": cpu_quota(),
                 "dtype": request["formats"]["weight_format"],
@@ -193,15 +194,11 @@ def _set_threads(options: dict[str, Any]) -> None:
     torch.set_num_threads(default_threads() if threads is None else _positive(options, "threads"))
 
 
-def _unpacked_because(options: dict[str, Any], dtype: Any, device: Any) -> str | None:
-    """Return why matrices stay plain, or None when they are to be packed."""
-    asked = options.get("linear")
-    if asked is not None and asked not in LINEAR:
-        raise EngineError("bad_request", f"option linear must be one of {', '.join(LINEAR)}, not {asked!r}")
-    fault = "asked for" if asked == "plain" else packing_fault(dtype, device)
-    if asked == "packed" and fault is not None:
-        raise EngineError("unsupported", f"matrices cannot be packed: {fault}")
-    return fault
+def _work(request: dict[str, Any]) -> kernels.Work:
+    """Return what a trial will ask; where the request does not say, a short prompt and many steps."""
+    tokens = request["max_tokens"]
+    steps = request.get("output_tokens", tokens // 2) - 1
+    return kernels.Work(request["max_batch"], request.get("prompt_tokens", tokens - steps - 1), steps)
 
 
 def _positive(request: dict[str, Any], field: str) -> int:

@@ -4,7 +4,8 @@ FAMILIES = ("llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3")
 ROPE_TYPES = ("default", "llama3", "yarn")
 FORMATS = ("bf16", "fp16", "fp32")
 OPTIONS = ("threads", "linear", "layers")
-LINEAR = ("packed", "plain")
+MEASURED = "measured"
+LINEAR = (MEASURED, "native", "packed", "plain")
 BLOCK_SCALED = "fp8-block128"
 NO_BLOCK_SCALES = (
     f"{BLOCK_SCALED} has a scale for each block of 128 x 128 weights, for which PyTorch has no product on "

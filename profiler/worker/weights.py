@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .native import library_for_weights
 from .protocol import EngineError
 from .random_weights import SCHEME, RandomWeights, check_device
 from .safetensors_reader import Checkpoint, listing
@@ -28,7 +29,7 @@ class RandomSource:
     def fill(self, decoder: Any, dtype: Any, device: Any) -> None:
         """Write every tensor of ``decoder`` on ``device``."""
         check_device(device, dtype)
-        weights = RandomWeights(self._seed, device)
+        weights = RandomWeights(self._seed, device, library_for_weights(device))
         for name, destination in decoder.tensors():
             weights.fill(name, destination)
 

@@ -22,6 +22,8 @@ if importlib.util.find_spec("torch") is None:
         "test_random_weights*.py",
         "test_safetensors_reader*.py",
         "test_bandwidth*.py",
+        "test_native*.py",
+        "test_kernels*.py",
     ]
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from architectures import DEEPSEEK_V3, LLAMA, SMALL
+from compilers import has_compiler
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from profiler.models import accounting
 from profiler.models.architecture import Architecture, LatentAttention
 from profiler.models.formats import formats_for
 from profiler.models.tensors import shapes
-from profiler.worker import experts
+from profiler.worker import experts, native
 from profiler.worker.decoder import Decoder
 from profiler.worker.parameters import Parameters
 from profiler.worker.protocol import EngineError
@@ -23,32 +24,38 @@ from profiler.worker.protocol import EngineError
 pytestmark = pytest.mark.torch
 
 PROMPT, STEPS, BATCH = 37, 32, 2
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 FAMILIES = ["llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3"]
 VARIANTS = ["deepseek_v3_full_query", "qwen3_moe_unnormalised", "llama_yarn"]
 
 
-def decoder_like(model: Any, packed: bool) -> Decoder:
-    """Return our decoder with the weights of a model of transformers."""
+def decoder_like(model: Any, layout: str = "plain") -> Decoder:
+    """Return our decoder with the weights of a model of transformers and one kernel for all products."""
     parameters = Parameters(torch.float32, torch.device("cpu"), BATCH, PROMPT + STEPS)
     decoder = Decoder(model.architecture, parameters)
     theirs = model.weights()
     for name, ours in decoder.tensors():
         ours.copy_(theirs[name])
-    if packed:
-        parameters.pack(BATCH)
+    kernels = native.load_library().kernels(torch.float32) if layout == "native" else None
+    chosen = {matrix: layout for _, matrices in parameters.linears() for matrix in matrices}
+    parameters.lay_out(chosen, kernels, BATCH)
+    if layout == "native":
+        parts = decoder.fuse()
+        assert ("attention" in parts) == (model.family != "deepseek_v3")
+        assert {"MLP", "head"} <= {*parts} | ({"MLP"} if model.family == "qwen3_moe" else set())
     return decoder
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("layout", ["plain", "packed", pytest.param("native", marks=needs_compiler)])
 @pytest.mark.parametrize("family", [*FAMILIES, *VARIANTS])
 def test_logits_at_prefill_and_after_each_decode_step(
-    small_model: Callable[[str], Any], family: str, packed: bool
+    small_model: Callable[[str], Any], family: str, layout: str
 ) -> None:
     model = small_model(family)
     ids = torch.randint(0, 331, (BATCH, PROMPT + STEPS), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = model.reference(ids).logits
-        decoder = decoder_like(model, packed)
+        decoder = decoder_like(model, layout)
         assert expected[:, PROMPT - 1 :].std() > 0.1  # so that 1e-4 means something
         torch.testing.assert_close(
             decoder.forward(ids[:, :PROMPT], 0), expected[:, PROMPT - 1], atol=1e-4, rtol=0
@@ -63,7 +70,7 @@ def test_greedy_continuation(small_model: Callable[[str], Any], family: str) -> 
     model = small_model(family)
     ids = torch.randint(0, 331, (BATCH, PROMPT), generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
-        decoder = decoder_like(model, packed=False)
+        decoder = decoder_like(model)
         tokens = [decoder.step(ids, 0)]
         for position in range(PROMPT, PROMPT + STEPS - 1):
             tokens.append(decoder.step(tokens[-1], position))
@@ -79,7 +86,7 @@ def test_a_prompt_of_one_token_and_part_of_the_batch(small_model: Callable[[str]
     model = small_model("llama")
     ids = torch.tensor([[7, 9, 11], [3, 5, 2]])[:batch]
     with torch.inference_mode():
-        decoder = decoder_like(model, packed=False)
+        decoder = decoder_like(model)
         expected = model.reference(ids).logits
         for position in range(3):
             logits = decoder.forward(ids[:, position : position + 1], position)
@@ -87,7 +94,7 @@ def test_a_prompt_of_one_token_and_part_of_the_batch(small_model: Callable[[str]
 
 
 def test_a_second_prompt_sees_nothing_of_the_first(small_model: Callable[[str], Any]) -> None:
-    decoder = decoder_like(small_model("qwen3"), packed=False)
+    decoder = decoder_like(small_model("qwen3"))
     long, short = torch.full((1, 30), 4), torch.tensor([[1, 2, 3]])
     with torch.inference_mode():
         fresh = decoder.forward(short, 0)
@@ -167,7 +174,7 @@ def test_latent_attention_decodes_from_the_compressed_cache_alone(small_model: C
     """No tensor of a decode step holds the keys or values of all heads at all positions."""
     model = small_model("deepseek_v3")
     heads, positions = 6, PROMPT + 8
-    decoder = decoder_like(model, packed=False)
+    decoder = decoder_like(model)
     largest = 0
 
     class Watch(TorchDispatchMode):  # type: ignore[misc]
