@@ -119,9 +119,9 @@ class Candidate:
 
 
 def case_label(spec: CaseSpec) -> str:
-    """Return scenario, model, weight format and batch in one line."""
+    """Return scenario, model, weight format and load in one line."""
     quick = "" if spec.variant == "full" else f" ({spec.variant})"
-    return f"{spec.scenario}{quick} · {spec.model} · {spec.formats.weight_format} · batch {spec.batch}"
+    return f"{spec.scenario}{quick} · {spec.model} · {spec.formats.weight_format} · {spec.load_label}"
 
 
 def candidates_of(runs: Sequence[Run]) -> tuple[Candidate, ...]:

@@ -14,6 +14,7 @@ from profiler import __version__
 
 COMMANDS = {
     "sweep": "Profile this box: run the standard workloads and record how it does.",
+    "load": "Drive a server by URL and record latency, throughput and goodput.",
     "devices": "Show this box's devices, what can be measured on them and how well, and what is missing.",
     "power": "Show or record the power, clocks and temperatures of this box.",
     "ceilings": "Measure what the devices can do at most, and what that means for a model.",

@@ -152,7 +152,7 @@ def _case_rows(run: Run) -> Iterable[tuple[str, ...]]:
             spec.model_label,
             spec.formats.weight_format,
             _scenario(spec),
-            str(spec.batch),
+            spec.load_label.removeprefix("batch "),
             spec.engine,
             devices.get(spec.device_key, spec.device_key),
             status,
@@ -183,7 +183,7 @@ def _not_run(run: Run) -> Iterable[PlannedCase]:
 
 def _reasons(run: Run) -> Iterable[str]:
     def named(spec: CaseSpec) -> str:
-        return f"{spec.model_label} {spec.formats.weight_format} {_scenario(spec)} batch {spec.batch}"
+        return f"{spec.model_label} {spec.formats.weight_format} {_scenario(spec)} {spec.load_label}"
 
     for case in run.cases:
         if case.failure is not None:

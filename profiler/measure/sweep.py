@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler import __version__
-from profiler.errors import ResumeRefusedError
+from profiler.errors import ResumeRefusedError, UsageError
 from profiler.measure.case import measure_case
 from profiler.measure.clock import BudgetClock
 from profiler.measure.context import CaseContext, Timeouts
@@ -128,7 +128,8 @@ class Sweep:
         left = deadline - self.clock.now()
         planned = sum(case.seconds for case in rest)
         seconds = rest[0].seconds * left / planned
-        least = least_seconds(rest[0].predicted, starts)
+        expected = rest[0].predicted
+        least = 0.0 if expected is None else least_seconds(expected, starts)
         # A plan is a guess: a case may run a little over its time rather than not at all.
         return seconds if seconds > 0.5 * least else None
 
@@ -136,6 +137,9 @@ class Sweep:
         self, selection: Selection, record: RunRecord, planned: PlannedCase, log_path: Path
     ) -> CaseContext:
         spec = planned.spec
+        target = record.settings.target_relative_half_width
+        if planned.predicted is None or target is None:
+            raise UsageError("this run is a load on a server; `aiprof load` makes it again")
         device = next(device for device in selection.devices if device.key == spec.device_key)
         return CaseContext(
             spec=spec,
@@ -147,7 +151,7 @@ class Sweep:
             engine=selection.engines[spec.engine],
             python=python_for(selection.request),
             options=selection.options[spec.engine] | engine_options(spec.slice),
-            target_relative_half_width=record.settings.target_relative_half_width,
+            target_relative_half_width=target,
             starts=record.settings.starts,
             soak_s=record.settings.soak_s,
             log_path=log_path,

@@ -26,6 +26,7 @@ from profiler.render.report_view import (
 )
 from profiler.render.units import format_bytes
 from profiler.render.view import label
+from profiler.results.schema import Prediction
 
 MAX_BARS: Final = 6
 _ROW_HEIGHT = 46
@@ -47,7 +48,7 @@ class Stack(NamedTuple):
 
 def memory_figure(entries: Sequence[Entry], *, interactive: bool = False) -> Figure | None:
     """Draw the largest cases of each subject; None where no case was finished."""
-    stacks = [_stack(entry) for entry in _largest(entries)]
+    stacks = [_stack(entry, expected) for entry, expected in _largest(entries)]
     stacks = [stack for stack in stacks if plottable(sum(stack.predicted))]
     subjects = subjects_of(stack.entry for stack in stacks)
     if not subjects:
@@ -88,20 +89,20 @@ def memory_figure(entries: Sequence[Entry], *, interactive: bool = False) -> Fig
     return Figure(caption, tuple(panels), tuple(legend), _table(shown, unit))
 
 
-def _largest(entries: Sequence[Entry]) -> list[Entry]:
+def _largest(entries: Sequence[Entry]) -> list[tuple[Entry, Prediction]]:
     """Return the case that takes most of each subject, model and format, largest first."""
-    found: dict[tuple[int, str, str], Entry] = {}
+    found: dict[tuple[int, str, str], tuple[Entry, Prediction]] = {}
     for entry in entries:
-        if entry.case.status == "ok":
+        expected = entry.case.predicted
+        if entry.case.status == "ok" and expected is not None:
             key = (entry.subject.index, entry.spec.model_label, format_label(entry.spec))
             known = found.get(key)
-            if known is None or entry.case.predicted.needed_bytes > known.case.predicted.needed_bytes:
-                found[key] = entry
-    return sorted(found.values(), key=lambda entry: -entry.case.predicted.needed_bytes)
+            if known is None or expected.needed_bytes > known[1].needed_bytes:
+                found[key] = entry, expected
+    return sorted(found.values(), key=lambda pair: -pair[1].needed_bytes)
 
 
-def _stack(entry: Entry) -> Stack:
-    expected = entry.case.predicted
+def _stack(entry: Entry, expected: Prediction) -> Stack:
     parts = expected.weights_bytes, expected.kv_cache_bytes
     reserve = max(0, expected.needed_bytes - sum(parts))
     weights, cache = entry.value("weights_bytes"), entry.value("kv_cache_bytes")

@@ -60,10 +60,12 @@ def _plan_table(cases: Sequence[PlannedCase]) -> Table:
         spec, predicted = case.spec, case.predicted
         table.add_row(
             label(spec),
-            str(spec.batch),
+            spec.load_label.removeprefix("batch "),
             f"{spec.prompt_tokens} + {spec.output_tokens}",
-            format_bytes(predicted.needed_bytes),
-            "?" if predicted.trial_s is None else f"~{format_seconds(predicted.trial_s)}",
+            "?" if predicted is None else format_bytes(predicted.needed_bytes),
+            "?"
+            if predicted is None or predicted.trial_s is None
+            else f"~{format_seconds(predicted.trial_s)}",
             format_seconds(case.seconds),
         )
     return table

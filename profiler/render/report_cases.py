@@ -72,7 +72,10 @@ def _case_row(entry: Entry, units: Mapping[str, Unit], common: set[str], *, titl
     spec, failure = entry.spec, entry.case.failure
     cells = [Cell(label(spec), link=entry.anchor), Cell(entry.subject.label)]
     cells += [Cell(spec.model_label), Cell(format_label(spec))]
-    cells += [Cell(f"{spec.prompt_tokens:,} + {spec.output_tokens:,}"), Cell(f"{spec.batch:,}")]
+    cells += [
+        Cell(f"{spec.prompt_tokens:,} + {spec.output_tokens:,}"),
+        Cell(spec.load_label.removeprefix("batch ")),
+    ]
     if failure is not None:
         remark = f"failed ({failure.kind} during {failure.stage}): {failure.message}"
         return Row(tuple(cells), entry.anchor, remark)

@@ -151,7 +151,7 @@ def families(entries: Sequence[Entry]) -> tuple[Family, ...]:
     for entry in entries:
         spec = entry.spec
         if entry.case.status == "ok":
-            name = spec.model_label if spec.weights == "random" else f"{spec.model_label} (real weights)"
+            name = f"{spec.model_label} (real weights)" if spec.weights == "folder" else spec.model_label
             key = (name, label(spec), format_label(spec), spec.prompt_tokens, spec.output_tokens)
             groups.setdefault(key, []).append(entry)
     return tuple(

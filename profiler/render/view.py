@@ -89,7 +89,7 @@ def label(spec: CaseSpec) -> str:
 
 def full_label(spec: CaseSpec) -> str:
     """Return everything that tells a case from others of its run."""
-    return f"{label(spec)} · {spec.model_label} · {spec.formats.weight_format} · batch {spec.batch}"
+    return f"{label(spec)} · {spec.model_label} · {spec.formats.weight_format} · {spec.load_label}"
 
 
 def with_unit(value: float, unit: str) -> str:
@@ -170,7 +170,7 @@ def _row(case: CaseRecord, flags: Sequence[FlagView]) -> Row:
         failure = f"failed ({case.failure.kind} during {case.failure.stage}): {case.failure.message}"
     return Row(
         label=label(spec),
-        batch=str(spec.batch),
+        batch=spec.load_label.removeprefix("batch "),
         prefill=cell(found.get("prefill_tokens_per_s")),
         decode=cell(found.get("decode_tokens_per_s")),
         mfu=cell(found.get("mfu")),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from profiler.results.fields import Count, Details, Finite, Identifier, Name, Utc
+from profiler.results.fields import Count, Details, Finite, Identifier, Name, Text, Utc
 from profiler.results.record_base import (
     SCHEMA_VERSION,
     CaseSpec,
@@ -94,6 +94,100 @@ class SamplesRef(Record):
     rows: Count
 
 
+class LoadProcess(Record):
+    """One process of the load client.
+
+    Attributes:
+        requests: requests that ended in it.
+        wall_s: from the go to the end of its last request.
+        cpu_s: processor time in that span.
+        loop: its event loop.
+        loop_lag_p50_s: median of how late its event loop was (the kernel's timer adds up to 1 ms).
+        loop_lag_p99_s: 99th percentile of that.
+        loop_lag_max_s: the longest.
+    """
+
+    requests: Count
+    wall_s: Finite
+    cpu_s: Finite
+    loop: Name
+    loop_lag_p50_s: Finite | None
+    loop_lag_p99_s: Finite | None
+    loop_lag_max_s: Finite | None
+
+
+class ClientCeiling(Record):
+    """What the load client can drive on this machine, measured against a server that only sends.
+
+    Attributes:
+        cpu_per_request_s: processor time of a request without its chunks.
+        cpu_per_chunk_s: processor time per chunk of an answer.
+        requests_per_s: rate of this case's requests at which all load processes would be busy all the time.
+        share: rate of this case over that.
+        method: how it came about.
+    """
+
+    cpu_per_request_s: Finite
+    cpu_per_chunk_s: Finite
+    requests_per_s: Finite
+    share: Finite | None
+    method: Name
+
+
+class ServedRecord(Record):
+    """What was sent to a server and what became of it.
+
+    Attributes:
+        requests: requests that were sent or failed to be.
+        ok: those that succeeded.
+        failures: failed requests by the name of the failure.
+        messages: for each failure one message, without keys, URLs and names.
+        asked_requests: requests that were asked for, or None where a time was.
+        asked_seconds: time that was asked for, or None.
+        warm_up_requests: requests sent before the measurement.
+        duration_s: from the first request sent to the last end.
+        steady_s: length of the steady window, or None.
+        token_sources: requests by where their token count comes from.
+        first_chunk_sources: requests by where the number of tokens of their first chunk comes from.
+        prompt_tokens_asked: mean prompt length asked for.
+        prompt_tokens_received: mean prompt length that the server reports, or None.
+        cached_tokens: prompt tokens that the server took from a cache, or None when it does not say.
+        intended_rate_per_s: arrivals per second of the schedule (open loop), else None.
+        sent_rate_per_s: requests that were really sent per second (open loop), else None.
+        send_delay_p50_s: how long after its scheduled moment a request was sent: median.
+        send_delay_max_s: the longest.
+        slos: the limits that goodput and attainment go by.
+        processes: the load client's processes.
+        ceiling: what the client can drive here, or None when it was not measured.
+        gave_up: why it stopped sending before the end, or None.
+        endpoint: what is known of the server: reach, API, what it accepts; never its name.
+    """
+
+    requests: Count
+    ok: Count
+    failures: dict[Name, Count]
+    messages: dict[Name, Text]
+    asked_requests: Count | None
+    asked_seconds: Finite | None
+    warm_up_requests: Count
+    duration_s: Finite | None
+    steady_s: Finite | None
+    token_sources: dict[Name, Count]
+    first_chunk_sources: dict[Name, Count]
+    prompt_tokens_asked: Finite | None
+    prompt_tokens_received: Finite | None
+    cached_tokens: Count | None
+    intended_rate_per_s: Finite | None
+    sent_rate_per_s: Finite | None
+    send_delay_p50_s: Finite | None
+    send_delay_max_s: Finite | None
+    slos: tuple[Name, ...]
+    processes: tuple[LoadProcess, ...]
+    ceiling: ClientCeiling | None = None
+    gave_up: Text | None = None
+    endpoint: Details = Field(default_factory=dict)
+
+
 class CaseRecord(Record):
     """A line of ``cases.jsonl``: one finished or failed case.
 
@@ -105,12 +199,14 @@ class CaseRecord(Record):
         work: what a trial has to compute and move, or None where it was not counted.
         binding_ceilings: by phase (``prefill``, ``decode``), the name of the ceiling that the roofline
             says it meets first; only where both were measured.
+        predicted: what the accounting expects, or None for a server whose model is not known.
+        served: what was sent to a server and what became of it, or None for offline work.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     prev_sha256: Identifier
     spec: CaseSpec
-    predicted: Prediction
+    predicted: Prediction | None
     status: Literal["ok", "failed"]
     started_utc: Utc
     elapsed_s: Finite
@@ -123,6 +219,7 @@ class CaseRecord(Record):
     flags: tuple[Flag, ...] = ()
     failure: Failure | None = None
     samples: SamplesRef | None = None
+    served: ServedRecord | None = None
 
     @model_validator(mode="after")
     def _failed_says_why(self) -> Self:

@@ -235,6 +235,8 @@ def _case_rows(run: Run, case: CaseRecord) -> Iterator[dict[str, Any]]:
     for name, measurement in case.measurements.items():
         yield common | {"metric": name} | _figures(measurement)
     expected = case.predicted
+    if expected is None:
+        return
     for name in ("weights_bytes", "kv_cache_bytes", "needed_bytes"):
         yield common | {
             "metric": name,

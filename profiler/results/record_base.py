@@ -123,6 +123,51 @@ class SliceRecord(Record):
         return f"{kept} of {self.of_dense + self.of_moe} layers"
 
 
+class LoadSpec(Record):
+    """How a server is driven in a served case; all of it must be equal for two cases to be compared.
+
+    Attributes:
+        loop: ``closed`` (a fixed number of streams) or ``open`` (arrivals on a schedule).
+        concurrency: streams of a closed loop, else None.
+        process: kind of arrivals of an open loop, else None.
+        rate_per_s: mean arrivals per second of an open loop; of a ramp that at its start; else None.
+        rate_end_per_s: arrivals per second at the end of a ramp, else None.
+        cv: coefficient of variation of the gaps between arrivals, or None where a trace says when.
+        api: ``completions`` or ``chat``.
+        prompt: whether prompts go as ``token_ids`` or as ``text`` (whose length is then approximate).
+        lengths: ``fixed``, drawn from the scenario's ``distribution``, or those of a ``trace``.
+        shared_prefix_tokens: leading prompt tokens that all requests have in common.
+        trace_sha256: digest of the trace that is replayed, else None.
+    """
+
+    loop: Literal["closed", "open"]
+    concurrency: Positive | None = None
+    process: Literal["constant", "poisson", "gamma", "ramp", "trace"] | None = None
+    rate_per_s: Finite | None = None
+    rate_end_per_s: Finite | None = None
+    cv: Finite | None = None
+    api: Literal["completions", "chat"]
+    prompt: Literal["token_ids", "text"]
+    lengths: Literal["fixed", "distribution", "trace"]
+    shared_prefix_tokens: Count = 0
+    trace_sha256: Identifier | None = None
+
+    @model_validator(mode="after")
+    def _one_loop(self) -> Self:
+        if (self.loop == "closed") != (self.concurrency is not None):
+            raise ValueError("a closed loop, and only a closed loop, has a concurrency")
+        if (self.loop == "open") != (self.process is not None and self.rate_per_s is not None):
+            raise ValueError("an open loop, and only an open loop, has arrivals with a rate")
+        return self
+
+    def __str__(self) -> str:
+        if self.concurrency is not None:
+            return f"{self.concurrency} user{'' if self.concurrency == 1 else 's'}"
+        if self.rate_end_per_s is not None:
+            return f"{self.rate_per_s:g} to {self.rate_end_per_s:g} req/s"
+        return f"{self.rate_per_s:.4g} req/s {self.process}"
+
+
 class CaseSpec(Record):
     """What a case is: the work, and the keys that two results must share to be compared.
 
@@ -132,17 +177,18 @@ class CaseSpec(Record):
         device_key: key of the device in ``run.json``.
         engine: name of the engine.
         model: catalogue name, or the folder's own name.
-        weights: ``random`` or ``folder`` (real weights).
+        weights: ``random``, ``folder`` (real weights), or ``server``: whatever a server by URL has loaded.
         weights_digest: digest of the real weights, or None for random ones.
         formats: number formats.
         scenario: name of the scenario.
         variant: ``full`` or ``quick`` (a stated fraction of the lengths).
         prompt_tokens: prompt length of each request.
         output_tokens: tokens generated for each request.
-        batch: requests that run together.
+        batch: requests that run together; streams of a closed loop, 1 for an open one.
         seed: seed of token ids and random weights.
         slice: which layers were run, or None for the whole model. A slice is never compared with, and
             never stands for, the whole.
+        load: how the server is driven, or None for offline work.
     """
 
     case_id: Identifier
@@ -150,7 +196,7 @@ class CaseSpec(Record):
     device_key: Name
     engine: Name
     model: Name
-    weights: Literal["random", "folder"]
+    weights: Literal["random", "folder", "server"]
     weights_digest: Name | None = None
     formats: FormatsRecord
     scenario: Name
@@ -165,6 +211,13 @@ class CaseSpec(Record):
     def model_label(self) -> str:
         """The model's name, and for a slice which layers of it."""
         return self.model if self.slice is None else f"{self.model} (slice: {self.slice})"
+
+    load: LoadSpec | None = None
+
+    @property
+    def load_label(self) -> str:
+        """How many requests at once, in words: ``batch 8``, ``8 users``, ``2 req/s poisson``."""
+        return f"batch {self.batch}" if self.load is None else str(self.load)
 
 
 class Prediction(Record):

@@ -11,10 +11,14 @@ from profiler.results.record_base import SCHEMA_VERSION, CaseSpec, Measurement, 
 
 
 class PlannedCase(Record):
-    """A case that will run, and the time it may take."""
+    """A case that will run, and the time it may take.
+
+    Attributes:
+        predicted: what the accounting expects, or None for a server whose model is not known.
+    """
 
     spec: CaseSpec
-    predicted: Prediction
+    predicted: Prediction | None
     seconds: Finite
 
 
@@ -38,7 +42,8 @@ class PlanSettings(Record):
         preset: name of the preset that the settings started from.
         budget_s: wall time that the plan was made for.
         starts: fresh worker processes per case.
-        target_relative_half_width: the CI half-width, relative to the mean, at which trials stop.
+        target_relative_half_width: the CI half-width, relative to the mean, at which trials stop; None for
+            loads, whose length is set beforehand.
         repeat_on_interference: whether a disturbed start is made once more.
         soak_s: how long the one case was held, or None for an ordinary sweep.
     """
@@ -46,7 +51,7 @@ class PlanSettings(Record):
     preset: Name
     budget_s: Finite
     starts: Positive
-    target_relative_half_width: Finite
+    target_relative_half_width: Finite | None
     repeat_on_interference: bool
     soak_s: Finite | None = None
 

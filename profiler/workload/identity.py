@@ -44,7 +44,7 @@ def canonical_json(value: Any) -> str:
 
 
 def workload_id(
-    architecture: Architecture,
+    architecture: Architecture | Mapping[str, Any],
     *,
     prompt_tokens: int | Quantiles,
     output_tokens: int | Quantiles,
@@ -54,7 +54,7 @@ def workload_id(
     """Return the identity of a piece of work, 64 hex digits.
 
     Args:
-        architecture: the model's fields.
+        architecture: the model's fields, or what else says which model it is.
         prompt_tokens: prompt length of every request, or what lengths are drawn from.
         output_tokens: tokens generated for every request, or what they are drawn from.
         batch: requests that run together, for offline work.
@@ -70,7 +70,7 @@ def workload_id(
             "id_version": ID_VERSION,
             "generator_version": GENERATOR_VERSION,
             "sampling": SAMPLING,
-            "architecture": asdict(architecture),
+            "architecture": _fields(architecture),
             "prompt_tokens": _lengths(prompt_tokens),
             "output_tokens": _lengths(output_tokens),
             "batch": batch,
@@ -83,7 +83,7 @@ def case_id(
     workload: str,
     *,
     engine: str,
-    formats: Formats,
+    formats: Formats | Mapping[str, Any],
     weights: str,
     device_key: str,
     seed: int,
@@ -97,7 +97,7 @@ def case_id(
         workload: its ``workload_id``.
         engine: name of the engine.
         formats: number formats.
-        weights: ``random`` or ``folder``.
+        weights: ``random``, ``folder`` or ``server``.
         device_key: key of the device.
         seed: seed of token ids and random weights.
         weights_digest: digest of real weights.
@@ -110,7 +110,7 @@ def case_id(
             "workload_id": workload,
             "engine": engine,
             "engine_options": engine_options or None,
-            "formats": asdict(formats),
+            "formats": _fields(formats),
             "weights": weights,
             "weights_digest": weights_digest,
             "device_key": device_key,
@@ -118,6 +118,10 @@ def case_id(
             "nonce": nonce,
         }
     )
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else asdict(value)
 
 
 def _digest(value: Any) -> str:

@@ -1,0 +1,412 @@
+"""One load process from the inside: sends on schedule, keeps stamps, and reads answers when there is time."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import ssl
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from profiler.load.connection import Connection
+from profiler.load.exchange import Exchange
+from profiler.load.job import Job
+from profiler.load.prompts import WARM_UP_TRIAL, RequestBuilder, token_counter
+from profiler.load.reading import Reading, reading_steps
+from profiler.load.redact import api_key
+from profiler.load.sockets import SocketSet
+from profiler.load.table import Builder, Requests
+
+READ_EVERY_S = 0.001
+READ_FOR_S = 0.0003
+"""Answers are read for at most this long at a time, so that no receipt waits longer for its stamp."""
+SWEEP_EVERY_S = 0.1
+LAG_EVERY_S = 0.01
+AFTER_FAILURE_S = 0.1
+"""A stream waits this long after a failure, or a server that refuses would be hammered."""
+HELD_OPEN_S = 0.5
+"""A stream that said [DONE] and does not end its framing is taken as over after this."""
+BODIES_AHEAD_BYTES = 32 * 2**20
+CONNECT_FAILURES = ("refused", "unreachable", "tls", "connect_timeout")
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """How one load process did.
+
+    Attributes:
+        requests: requests that ended in it.
+        wall_s: from the go to the end of the last request.
+        cpu_s: processor time in that span, reading of answers included.
+        lag_s: how late its event loop was, one value per 10 ms (the kernel's timer adds up to 1 ms).
+        loop: event loop that ran.
+        gave_up: why it stopped sending before the end, or None.
+        max_waiting_bytes: most raw bytes that waited to be read.
+    """
+
+    requests: int
+    wall_s: float
+    cpu_s: float
+    lag_s: tuple[float, ...]
+    loop: str
+    gave_up: str | None
+    max_waiting_bytes: int
+
+
+class Client:
+    """Drives one job. Call :meth:`prepare`, then :meth:`run`; :meth:`stop` ends it early.
+
+    Args:
+        job: what to do.
+        process: number of the process, for the results.
+    """
+
+    def __init__(self, job: Job, process: int = 0) -> None:
+        self.job = job
+        self.max_response_bytes = job.limits.max_response_bytes
+        self.ended = self.failed = 0
+        self._key = api_key(job.key_variable)
+        self._count = token_counter(job.tokenizer) if job.tokenizer else None
+        self._requests = RequestBuilder(
+            job.endpoints, job.api, job.model, job.prompts, job.features, self._key
+        )
+        self._tls: list[ssl.SSLContext | None] = [one.tls(job.ca_file) for one in job.endpoints]
+        self._builder = Builder(process)
+        self._next_index = job.first
+        self._bodies: deque[bytes] = deque()
+        self._built_index = job.first
+        self._ahead_bytes = 0
+        self._idle: list[Connection] = []
+        self._active: set[Connection] = set()
+        self._waiting: deque[Exchange] = deque()
+        self._waiting_bytes = self._max_waiting = 0
+        self._reading: tuple[Exchange, Generator[None, None, Reading]] | None = None
+        self._lags = array("d")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handles: dict[str, asyncio.TimerHandle] = {}
+        self._stopping = self._warm = False
+        self._warm_left = 0
+        self._gave_up: str | None = None
+        self._refused_in_a_row = 0
+        self._in_flight = 0
+        self._t0 = 0
+        self._over = asyncio.Event()
+        self._sockets = SocketSet()
+
+    @property
+    def closed_loop(self) -> bool:
+        """Whether a stream sends its next request when the answer is complete."""
+        return self.job.due_s is None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests on their way."""
+        return self._in_flight
+
+    async def prepare(self) -> None:
+        """Open connections, send the warm-up requests, and make the first bodies."""
+        job = self.job
+        wanted = min(job.concurrency, 4096)
+        for number in range(wanted):
+            connection = await self._connect(number % len(job.endpoints))
+            if isinstance(connection, Connection):
+                self._idle.append(connection)
+            elif not self._idle:
+                break  # the server is not there: the requests will say so
+        if job.warm_up and self._idle:
+            self._warm, self._warm_left, self._t0 = True, job.warm_up, time.monotonic_ns()
+            self._over.clear()
+            self._tick("sweep", SWEEP_EVERY_S, self._sweep)
+            for _ in range(min(job.concurrency, job.warm_up)):
+                self._start_stream()
+            await self._over.wait()
+            self._warm, self._next_index = False, job.first
+            self._refused_in_a_row, self._gave_up = 0, None
+        while len(self._bodies) < max(2 * job.concurrency, 64) and self._ahead_bytes < BODIES_AHEAD_BYTES:
+            if not self._build_ahead():
+                break
+
+    async def run(self, t0_ns: int) -> tuple[Requests, Vitals]:
+        """Send the load from ``t0_ns`` (CLOCK_MONOTONIC) on and return the results when all has ended."""
+        self._t0 = t0_ns
+        self.ended = self.failed = 0
+        self._over.clear()
+        await asyncio.sleep(max(0.0, (t0_ns - time.monotonic_ns()) / 1e9))
+        before, began = _cpu_s(), time.monotonic()
+        self._tick("sweep", SWEEP_EVERY_S, self._sweep)
+        self._tick("lag", LAG_EVERY_S, self._measure_lag)
+        self._tick("read", READ_EVERY_S, self._read_some)
+        if self.closed_loop:
+            for number in range(self.job.concurrency):
+                delay = self.job.ramp_s * number / self.job.concurrency
+                self._in_flight += 1
+                if delay:
+                    self._later(delay, self._start_ramped)
+                else:
+                    self._start_ramped()
+        else:
+            self._in_flight += 1  # the dispatcher counts as one until the schedule is over
+            self._dispatch()
+        await self._over.wait()
+        wall = time.monotonic() - began
+        for handle in self._handles.values():
+            handle.cancel()
+        for task in self._tasks:
+            task.cancel()
+        for connection in (*self._idle, *self._active):
+            connection.close()
+        self._sockets.close()
+        while self._waiting or self._reading:
+            self._read_step()
+        vitals = Vitals(
+            self.ended, wall, _cpu_s() - before, tuple(self._lags),
+            type(asyncio.get_running_loop()).__module__.partition(".")[0], self._gave_up, self._max_waiting,
+        )  # fmt: skip
+        return self._builder.build(), vitals
+
+    def stop(self, why: str = "interrupted") -> None:
+        """Send nothing more and end what is on its way as ``cancelled``."""
+        self._stopping, self._gave_up = True, self._gave_up or why
+        for connection in list(self._active):
+            connection.fail("cancelled", why)
+        for task in self._tasks:
+            task.cancel()
+        if not self._in_flight or self._warm:
+            self._over.set()
+
+    # Sending ------------------------------------------------------------------------------------
+
+    def _may_send(self) -> bool:
+        job = self.job
+        if self._warm:
+            return self._warm_left > 0 and not self._stopping
+        elapsed = (time.monotonic_ns() - self._t0) / 1e9
+        return (
+            not self._stopping
+            and self._next_index < job.count
+            and (job.seconds is None or elapsed < job.seconds)
+        )
+
+    def _start_ramped(self) -> None:
+        self._in_flight -= 1
+        self._start_stream()
+        self._end_if_idle()
+
+    def _start_stream(self, connection: Connection | None = None, scheduled_ns: int = 0) -> None:
+        """Send the next request of a closed-loop stream, or end the stream."""
+        if not self._may_send():
+            if connection is not None:
+                self._idle.append(connection)
+            self._end_if_idle()
+            return
+        self._launch(connection, scheduled_ns or time.monotonic_ns())
+
+    def _launch(self, connection: Connection | None, scheduled_ns: int) -> None:
+        job, index = self.job, self._next_index
+        self._next_index += job.step
+        prompt = int(job.prompt_tokens[index % len(job.prompt_tokens)])
+        output = int(job.output_tokens[index % len(job.output_tokens)])
+        exchange = Exchange(index, scheduled_ns, prompt, output)
+        if self._warm:
+            self._warm_left -= 1
+            body = self._requests.body(index, prompt, output, WARM_UP_TRIAL)
+        else:
+            body = self._body(index, prompt, output)
+        self._in_flight += 1
+        while connection is None and self._idle:
+            connection = self._idle.pop()
+            if not connection.open:
+                connection = None
+        if connection is not None and connection.open:
+            self._send(connection, exchange, body)
+        else:
+            self._run(self._connect_and_send(index // job.step % len(job.endpoints), exchange, body))
+
+    def _body(self, index: int, prompt: int, output: int) -> bytes:
+        if self._bodies:
+            body = self._bodies.popleft()
+            self._ahead_bytes -= len(body)
+            return body
+        self._built_index = index + self.job.step
+        return self._requests.body(index, prompt, output)
+
+    def _build_ahead(self) -> bool:
+        job, index = self.job, self._built_index
+        if index >= job.count:
+            return False
+        prompt = int(job.prompt_tokens[index % len(job.prompt_tokens)])
+        output = int(job.output_tokens[index % len(job.output_tokens)])
+        body = self._requests.body(index, prompt, output)
+        self._built_index += job.step
+        self._bodies.append(body)
+        self._ahead_bytes += len(body)
+        return True
+
+    def _send(self, connection: Connection, exchange: Exchange, body: bytes) -> None:
+        self._active.add(connection)
+        connection.request = body
+        connection.send(exchange, self._requests.with_head(connection.endpoint, body))
+
+    async def _connect_and_send(self, endpoint: int, exchange: Exchange, body: bytes) -> None:
+        exchange.endpoint = endpoint
+        connection = await self._connect(endpoint)
+        if isinstance(connection, Connection) and not self._stopping:
+            self._send(connection, exchange, body)
+            return
+        failure = ("cancelled", "interrupted") if isinstance(connection, Connection) else connection
+        exchange.failure, exchange.message = failure
+        exchange.end_ns = time.monotonic_ns()
+        self._ended(None, exchange)
+
+    async def _connect(self, endpoint: int) -> Connection | tuple[str, str]:
+        """Return an open connection, or the name of the failure and what is behind it."""
+        url = self.job.endpoints[endpoint]
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.job.limits.connect_s):
+                tls = self._tls[endpoint]
+                if tls is None:
+                    return await self._sockets.connect(url.host, url.port, lambda: Connection(self, endpoint))
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self, endpoint), url.host, url.port, ssl=tls
+                )
+                return connection
+        except TimeoutError:
+            return "connect_timeout", f"no connection within {self.job.limits.connect_s:g} s"
+        except ConnectionRefusedError:
+            return "refused", "nothing listens there"
+        except ssl.SSLError as error:
+            return "tls", error.reason or "the certificate or the protocol was not accepted"
+        except OSError as error:
+            return "unreachable", error.strerror or type(error).__name__
+
+    def _dispatch(self) -> None:
+        """Send everything that is due and wait for the next (open loop)."""
+        due = self.job.due_s
+        assert due is not None
+        while self._next_index < min(self.job.count, len(due)) and not self._stopping:
+            at = self._t0 + int(due[self._next_index] * 1e9)
+            wait = at - time.monotonic_ns()
+            if wait > 0:
+                self._handles["dispatch"] = asyncio.get_running_loop().call_later(wait / 1e9, self._dispatch)
+                return
+            self._launch(None, at)
+        self._in_flight -= 1
+        self._end_if_idle()
+
+    # Ends ---------------------------------------------------------------------------------------
+
+    def finished(self, connection: Connection, exchange: Exchange) -> None:
+        """Take an exchange that has ended from its connection."""
+        self._active.discard(connection)
+        stale = exchange.failure == "stream_cut" and not exchange.received and connection.used > 1
+        if stale and not exchange.retries and not self._stopping:
+            # The server closed a connection that was idle while the request was leaving.
+            exchange.retries, exchange.failure, exchange.message = 1, None, ""
+            self._run(self._connect_and_send(connection.endpoint, exchange, connection.request))
+            return
+        self._ended(connection, exchange)
+
+    def _ended(self, connection: Connection | None, exchange: Exchange) -> None:
+        self._in_flight -= 1
+        if not self._warm:
+            self.ended += 1
+            self.failed += exchange.failure is not None
+            self._waiting.append(exchange)
+            self._waiting_bytes += exchange.received
+            self._max_waiting = max(self._max_waiting, self._waiting_bytes)
+        self._watch_for_a_dead_server(exchange)
+        usable = connection if connection is not None and connection.open else None
+        if not self.closed_loop and not self._warm:
+            if usable is not None:
+                self._idle.append(usable)
+            self._end_if_idle()
+        elif exchange.failure is None:
+            self._start_stream(usable, exchange.end_ns)
+        else:
+            self._in_flight += 1
+            self._later(AFTER_FAILURE_S, self._start_ramped)
+        while self._waiting_bytes > self.job.limits.max_waiting_bytes:
+            self._read_step()
+
+    def _watch_for_a_dead_server(self, exchange: Exchange) -> None:
+        if exchange.failure not in CONNECT_FAILURES:
+            self._refused_in_a_row = 0
+            return
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row >= 3 * self.job.concurrency + 10 and not self._stopping:
+            self._stopping = True
+            self._gave_up = f"{self._refused_in_a_row} connections in a row failed: {exchange.message}"
+
+    def _end_if_idle(self) -> None:
+        if self._in_flight == 0 and not (self.closed_loop and self._may_send() and self._warm):
+            self._over.set()
+
+    # Ticks --------------------------------------------------------------------------------------
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _later(self, delay: float, call: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(delay, call)
+
+    def _tick(self, name: str, delay: float, call: Callable[[], None]) -> None:
+        if name in self._handles:
+            self._handles[name].cancel()
+        self._handles[name] = asyncio.get_running_loop().call_later(delay, call)
+
+    def _measure_lag(self) -> None:
+        now = time.monotonic()
+        due = getattr(self, "_lag_due", now)
+        self._lags.append(max(0.0, now - due))
+        self._lag_due = now + LAG_EVERY_S
+        self._tick("lag", LAG_EVERY_S, self._measure_lag)
+
+    def _sweep(self) -> None:
+        """End what takes too long."""
+        now, limits = time.monotonic_ns(), self.job.limits
+        for connection in list(self._active):
+            exchange = connection.exchange
+            if exchange is None:
+                continue
+            silent = (now - max(exchange.sent_ns, exchange.last_byte_ns)) / 1e9
+            if now - exchange.sent_ns > limits.total_s * 1e9:
+                connection.fail("timeout", f"not complete after {limits.total_s:g} s")
+            elif silent > limits.idle_s:
+                connection.fail("idle_timeout", f"no byte for {limits.idle_s:g} s")
+            elif silent > HELD_OPEN_S and exchange.pieces and b"data: [DONE]" in exchange.pieces[-1][1]:
+                connection.finish_open()
+        self._tick("sweep", SWEEP_EVERY_S, self._sweep)
+
+    def _read_some(self) -> None:
+        until = time.monotonic() + READ_FOR_S
+        while (self._waiting or self._reading) and time.monotonic() < until:
+            self._read_step()
+        if not self._waiting and len(self._bodies) < 64 and self._ahead_bytes < BODIES_AHEAD_BYTES:
+            self._build_ahead()
+        self._tick("read", READ_EVERY_S, self._read_some)
+
+    def _read_step(self) -> None:
+        """Read a little further in the answers that wait."""
+        if self._reading is None:
+            exchange = self._waiting.popleft()
+            steps = reading_steps(exchange, self.job.api, key=self._key, count=self._count)
+            self._reading = exchange, steps
+        exchange, steps = self._reading
+        try:
+            next(steps)
+        except StopIteration as end:
+            self._reading = None
+            self._waiting_bytes -= exchange.received
+            self._builder.add(exchange, end.value)
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,184 @@
+"""A connection to a server: stamps what arrives and looks no further than needed to know the end."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic_ns
+from typing import Any, Protocol
+
+from profiler.load.exchange import Exchange
+from profiler.load.http import Content, Head, MalformedError, split_head
+from profiler.load.sockets import BUFFER
+
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
+_LAST_CHUNK_ALONE = b"0\r\n\r\n"
+
+
+class Owner(Protocol):
+    """Who is told that an exchange is over."""
+
+    max_response_bytes: int
+
+    def finished(self, connection: Connection, exchange: Exchange) -> None:
+        """An exchange has ended, well or not."""
+
+
+class _Transport(Protocol):
+    """What of asyncio's transports is needed; plain TCP has one of its own."""
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One keep-alive connection with at most one exchange on it.
+
+    The last chunk is recognised by its bytes, so that the next request can leave before anything is
+    parsed. That the framing really ends there is checked when the exchange is read.
+
+    Attributes:
+        endpoint: index of the URL.
+        open: whether it can take a request.
+        used: exchanges so far.
+        request: body of the request that was sent last, in case it has to be sent again.
+    """
+
+    def __init__(self, owner: Owner, endpoint: int) -> None:
+        self.endpoint = endpoint
+        self.open = False
+        self.used = 0
+        self.request = b""
+        self.exchange: Exchange | None = None
+        self._owner = owner
+        self._limit = owner.max_response_bytes
+        self._head: Head | None = None
+        self._plain: Content | None = None
+        self._transport: _Transport | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Remember the way out."""
+        self._transport = transport
+        self.open = True
+
+    def send(self, exchange: Exchange, request: bytes) -> None:
+        """Start an exchange."""
+        self.exchange = exchange
+        self._head = self._plain = None
+        self.used += 1
+        exchange.endpoint = self.endpoint
+        assert self._transport is not None
+        exchange.sent_ns = monotonic_ns()
+        self._transport.write(request)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lend asyncio's TLS transport the buffer that all connections share."""
+        return BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Stamp first, then see whether this is the end."""
+        now = monotonic_ns()
+        data = BUFFER[:nbytes].tobytes()
+        exchange = self.exchange
+        if exchange is None:
+            self.close()  # nothing was asked
+            return
+        exchange.pieces.append((now, data))
+        exchange.received += len(data)
+        exchange.last_byte_ns = now
+        head = self._head
+        if head is None:
+            self._first(exchange, now)
+        elif exchange.received > self._limit:
+            self.fail("too_large", f"the answer is longer than {self._limit} bytes")
+        elif self._plain is None and head.chunked:
+            if data.endswith(_LAST_CHUNK) or (
+                data == _LAST_CHUNK_ALONE and exchange.pieces[-2][1].endswith(b"\r\n")
+            ):
+                self._end(exchange, now)
+            elif len(data) < 8 or data.endswith(b"\r\n\r\n"):
+                self._feed_all(exchange)  # odd pieces, CRLF events or trailers: take the framing off
+        else:
+            self._feed_all(exchange)
+
+    def _first(self, exchange: Exchange, now: int) -> None:
+        if not exchange.first_byte_ns:
+            exchange.first_byte_ns = now
+        try:
+            head, rest = split_head(_joined(exchange))
+        except MalformedError as error:
+            self.fail("malformed", str(error))
+            return
+        self._head = head
+        if head is not None and (rest or not head.chunked):
+            self._feed_all(exchange)
+
+    def _feed_all(self, exchange: Exchange) -> None:
+        """Take the framing off from where it was left, to know for sure whether the answer is complete."""
+        assert self._head is not None
+        try:
+            if self._plain is None:
+                self._plain = Content(self._head)
+                done = self._plain.done or self._plain.feed(0, split_head(_joined(exchange))[1])
+            else:
+                done = self._plain.feed(0, exchange.pieces[-1][1])
+        except MalformedError as error:
+            self.fail("malformed", str(error))
+            return
+        self._plain.pieces.clear()
+        if exchange.received > self._limit:
+            self.fail("too_large", f"the answer is longer than {self._limit} bytes")
+        elif done:
+            if self._plain.excess:
+                self.open = False
+            self._end(exchange, exchange.last_byte_ns)
+
+    def _end(self, exchange: Exchange, now: int) -> None:
+        self.exchange = None
+        exchange.end_ns = now
+        if self._head is None or not self._head.keep_alive or not self.open:
+            self.close()
+        self._owner.finished(self, exchange)
+
+    def fail(self, failure: str, message: str) -> None:
+        """End the exchange as a failure and close."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        exchange.failure, exchange.message = failure, message
+        self.open = False
+        self._end(exchange, monotonic_ns())
+
+    def finish_open(self) -> None:
+        """End an exchange whose answer is complete in a connection that the server holds open."""
+        exchange = self.exchange
+        if exchange is not None:
+            self.open = False
+            self._end(exchange, exchange.last_byte_ns)
+
+    def close(self) -> None:
+        """Close for good, without waiting."""
+        self.open = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The other side, or an error, ended the connection."""
+        self.open = False
+        exchange = self.exchange
+        if exchange is None:
+            return
+        self.exchange = None
+        exchange.end_ns = monotonic_ns()
+        until_close = self._head is not None and not self._head.chunked and self._head.length is None
+        if not until_close or exc is not None:
+            exchange.failure = "stream_cut"
+            seen = "in the middle of the answer" if exchange.received else "before an answer"
+            exchange.message = f"the connection closed {seen}" + (f" ({type(exc).__name__})" if exc else "")
+        self._owner.finished(self, exchange)
+
+
+def _joined(exchange: Exchange) -> bytes:
+    return b"".join(piece for _, piece in exchange.pieces)
