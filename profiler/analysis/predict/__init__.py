@@ -1,0 +1,1 @@
+"""Throughput, latency, memory and power on hardware that is not here, with intervals."""
