@@ -1,6 +1,6 @@
 """Fit the parameters of `aiprof predict` and write them as package data.
 
-    python benchmarks/fit_prediction.py --data FOLDER [--measured-ceilings FILE] [--out FILE]
+    python benchmarks/fit_prediction.py --data FOLDER [--out FILE]
 
 FOLDER holds the CSV files that ``prediction_data`` reads. Only coefficients and spreads are written;
 rows stay where they are, so that sources without a licence to redistribute can be used.
@@ -65,12 +65,15 @@ def main() -> None:
         "pairs": factors["pairs"],
         "spreads": _spreads(table, leave_out(table, table.chip, parameters)),
         "power": _power(observations),
-        "bandwidth_reached": _bandwidth_reached(options.data / CEILINGS),
+        "bandwidth_reached": _reached(
+            options.data / CEILINGS, "weight_stream_gb_s_p90_m_le_8_weights_ge_200MB"
+        ),
+        "matrix_reached": _reached(options.data / CEILINGS, "gemm_tflops_max"),
         "sources": _sources(observations),
     }
     head = (
-        "# Written by benchmarks/fit_prediction.py: coefficients fitted to published measurements, no rows of\n"
-        "# them. Logarithms of factors on nominal times; see docs/predicting.md.\n"
+        "# Written by benchmarks/fit_prediction.py: coefficients fitted to published measurements, no rows\n"
+        "# of them. Logarithms of factors on nominal times; see docs/predicting.md.\n"
     )
     options.out.write_text(head + yaml.safe_dump(document, sort_keys=False, width=110))
     print(f"{options.out}: fitted to {len(observations)} figures of {len(set(table.chip))} devices")
@@ -133,21 +136,21 @@ def _power(observations: list[Observation]) -> dict[str, Any]:
     }
 
 
-def _bandwidth_reached(path: Path) -> float:
-    """Median over parts of the best measured weight streaming over the documented peak."""
+def _reached(path: Path, column: str) -> float:
+    """Median over parts of the best measured rate in bf16 over the documented peak."""
     parts = {"rtx_pro_6000_server": "rtx-pro-6000", "h200_sxm": "h200", "b60": "arc-pro-b60"}
     best: dict[str, float] = defaultdict(float)
     with path.open() as file:
         for row in csv.DictReader(file):
-            reached = row["weight_stream_gb_s_p90_m_le_8_weights_ge_200MB"]
-            if reached and row["dtype"] == "bfloat16":
-                best[row["system"]] = max(best[row["system"]], float(reached))
+            if row[column] and row["dtype"] == "bfloat16":
+                best[row["system"]] = max(best[row["system"]], float(row[column]))
     shares = []
-    for system, reached_gb_s in best.items():
-        peak = get_hardware(parts.get(system, system.replace("_", "-"))).memory_bandwidth_bytes_per_s
+    for system, reached in best.items():
+        part = get_hardware(parts.get(system, system.replace("_", "-")))
+        peak = part.memory_bandwidth_bytes_per_s if "gb_s" in column else part.flops["bf16"]
         assert peak is not None
-        shares.append(reached_gb_s * 1e9 / peak.value)
-    return round(float(np.median(shares)), 3)
+        shares.append(reached * (1e9 if "gb_s" in column else 1e12) / peak.value)
+    return round(min(float(np.median(shares)), 1.0), 3)
 
 
 def _sources(observations: list[Observation]) -> list[dict[str, Any]]:

@@ -28,13 +28,18 @@ HEAD = f"{'':44}{'rows':>6}{'error':>8}{'covered':>9}{'guess':>8}{'ranked':>8}{'
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SHIPPED, help="folder of CSV files [default: shipped rows]")
+    parser.add_argument(
+        "--data", type=Path, default=SHIPPED, help="folder of CSV files [default: shipped rows]"
+    )
     parser.add_argument("--by", choices=("device", "source", "both"), default="both")
     options = parser.parse_args()
     observations, skipped = read(options.data)
     observations = [one for one in observations if one.metric != "prefill_tokens_per_s"]
     table = tabulate(observations)
-    print(f"{len(observations)} figures of {len(set(table.chip))} devices; {sum(skipped.values())} rows left out")
+    print(
+        f"{len(observations)} figures of {len(set(table.chip))} devices, "
+        f"{sum(skipped.values())} rows left out"
+    )
     first = fit(table, np.arange(len(observations)))
     if options.by in ("device", "both"):
         report(table, table.chip, leave_out(table, table.chip, first), "device")
@@ -46,7 +51,9 @@ def main() -> None:
 def report(table: Table, groups: NDArray[np.str_], residuals: Residuals, what: str) -> None:
     inside = np.abs(residuals.error) <= covered(table, residuals, groups)
     guess = bandwidth_guess(table, groups)
-    print(f"\nLeave one {what} out; error: median of |prediction / truth - 1|; covered: truths inside the 80%")
+    print(
+        f"\nLeave one {what} out; error: median of |prediction / truth - 1|; covered: truths inside the 80%"
+    )
     print("interval; guess: error of scaling by bandwidth; ranked: pairs of devices that differ by > 30%")
     print(HEAD)
     rate = np.isin(table.metric, RATES)
@@ -54,11 +61,25 @@ def report(table: Table, groups: NDArray[np.str_], residuals: Residuals, what: s
     every = np.ones(len(groups), bool)
     for source in sorted(set(table.source)):
         for metric in sorted(set(table.metric[table.source == source])):
-            _line(table, residuals, inside, guess, (table.source == source) & (table.metric == metric), f"{source[:26]} {metric}")
+            _line(
+                table,
+                residuals,
+                inside,
+                guess,
+                (table.source == source) & (table.metric == metric),
+                f"{source[:26]} {metric}",
+            )
     for chip in sorted(set(table.chip)):
         _line(table, residuals, inside, guess, known & (table.chip == chip), f"{chip}, engine known")
     for seen in ("pair", "engine", "none"):
-        _line(table, residuals, inside, guess, rate & (residuals.ground == seen), f"tokens/s, TPOT; seen before: {seen}")
+        _line(
+            table,
+            residuals,
+            inside,
+            guess,
+            rate & (residuals.ground == seen),
+            f"tokens/s, TPOT; seen before: {seen}",
+        )
     _line(table, residuals, inside, guess, known, "tokens/s, TPOT; engine known")
     _line(table, residuals, inside, guess, rate, "tokens/s, TPOT; all")
     _line(table, residuals, inside, guess, every & ~rate, "TTFT at known concurrency")
@@ -71,7 +92,12 @@ def report(table: Table, groups: NDArray[np.str_], residuals: Residuals, what: s
 
 
 def _line(
-    table: Table, residuals: Residuals, inside: NDArray[np.bool_], guess: Array, chosen: NDArray[np.bool_], name: str
+    table: Table,
+    residuals: Residuals,
+    inside: NDArray[np.bool_],
+    guess: Array,
+    chosen: NDArray[np.bool_],
+    name: str,
 ) -> None:
     rows: Index = np.flatnonzero(chosen & ~np.isnan(residuals.error))
     if not len(rows):
@@ -84,7 +110,9 @@ def _line(
     guessed, _ = ranked(table, guess, rows)
     share = f"{right / pairs:8.0%}{guessed / pairs:8.0%}{pairs:7d}" if pairs else f"{'–':>8}{'–':>8}{0:7d}"
     beside = f"{float(np.median(other)):8.1%}" if len(both) else f"{'–':>8}"
-    print(f"{name:44}{len(rows):6d}{float(np.median(error)):8.1%}{float(inside[rows].mean()):9.0%}{beside}{share}")
+    print(
+        f"{name:44}{len(rows):6d}{float(np.median(error)):8.1%}{float(inside[rows].mean()):9.0%}{beside}{share}"
+    )
 
 
 def memory(observations: list[Observation]) -> None:
@@ -101,7 +129,8 @@ def memory(observations: list[Observation]) -> None:
             impossible += 1
     print(
         f"\nMemory: of {len(observations)} runs that did run, {said['fits']} are said to fit; "
-        f"{said['does not fit']} are not (careful reserves); 'fits' with more weights than memory: {impossible}"
+        f"{said['does not fit']} are not (careful reserves); 'fits' with more weights than memory: "
+        f"{impossible}"
     )
 
 

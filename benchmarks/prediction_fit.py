@@ -130,7 +130,9 @@ def predict_log(table: Table, parameters: Array, rows: Index) -> Array:
     )
     metric = table.metric[rows]
     names = ("output_tokens_per_s", "tpot_s", "ttft_s", "prefill_tokens_per_s")
-    return np.log(np.select([metric == name for name in names], [getattr(one, name) for name in names]))
+    figures: list[Array] = [getattr(one, name) for name in names]
+    predicted: Array = np.log(np.select([metric == name for name in names], figures))
+    return predicted
 
 
 def start(table: Table) -> Array:
@@ -144,7 +146,9 @@ def fit(table: Table, rows: Index, first: Array | None = None, rounds: int = 10)
     """Return the parameters fitted to ``rows``, from ``first`` on."""
     rows = _thinned(table, rows)
     prior = start(table)
-    groups = [SURE] + [ENGINE] * len(table.engines) + [VENDOR] * len(table.vendors) + [PAIR] * len(table.pairs)
+    groups = (
+        [SURE] + [ENGINE] * len(table.engines) + [VENDOR] * len(table.vendors) + [PAIR] * len(table.pairs)
+    )
     precision = 1 / np.concatenate([np.array(group) for group in groups]) ** 2
     weights = _weights(table, rows)
     parameters = prior if first is None else first.copy()
@@ -239,7 +243,8 @@ def factors_by_name(table: Table, parameters: Array, rows: Index) -> dict[str, d
         "engines": {table.engines[e]: named(1 + e) for e in sorted({e for e, _, _ in seen})},
         "vendors": {table.vendors[v]: named(1 + engines + v) for v in sorted({v for _, v, _ in seen})},
         "pairs": {
-            " on ".join(table.pairs[p]): named(1 + engines + vendors + p) for p in sorted({p for _, _, p in seen})
+            " on ".join(table.pairs[p]): named(1 + engines + vendors + p)
+            for p in sorted({p for _, _, p in seen})
         },
     }
 

@@ -79,15 +79,22 @@ def spread(error: Array, chips: NDArray[np.str_], share: float = 0.8) -> float:
     ``(1 + 1/m) ** 0.75`` for ``m`` devices, because the spread of few devices is itself hardly known.
     """
     (half,) = quantiles(np.abs(error), chips, (share,))
-    return half * (1 + 1 / len(set(chips))) ** STRETCH
+    widened: float = half * (1 + 1 / len(set(chips))) ** STRETCH
+    return widened
 
 
-def basis_for(table: Table, residuals: Residuals, others: NDArray[np.bool_], key: str, seen: str) -> NDArray[np.bool_]:
+def basis_for(
+    table: Table, residuals: Residuals, others: NDArray[np.bool_], key: str, seen: str
+) -> NDArray[np.bool_]:
     """Rows whose errors stand for those of a prediction: like it, or failing enough of them less like it."""
     keys = np.array([f"{group_of(one)} {metric_of(one)}" for one in table.observations])
     usable = others & ~np.isnan(residuals.error)
     metric = np.char.endswith(keys, key.split()[1])
-    for chosen in (usable & (keys == key) & (residuals.ground == seen), usable & (keys == key), usable & metric):
+    for chosen in (
+        usable & (keys == key) & (residuals.ground == seen),
+        usable & (keys == key),
+        usable & metric,
+    ):
         if chosen.sum() >= ROWS_FOR_A_SPREAD:
             return chosen
     return usable
@@ -130,7 +137,8 @@ def bandwidth_guess(table: Table, groups: NDArray[np.str_]) -> Array:
             sign = 1.0 if "tokens" in table.metric[row] else -1.0
             scaled = [
                 table.measured[other]
-                + sign * (reach[row, 0] - reach[other, 0] - (reach[row, 1] - reach[other, 1] if bytes_too else 0))
+                + sign
+                * (reach[row, 0] - reach[other, 0] - (reach[row, 1] - reach[other, 1] if bytes_too else 0))
                 for other in others
             ]
             guess[row] = np.mean(scaled)

@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "Write one HTML page about one or several runs.",
     "compare": "Say which boxes really differ, by how much, and how sure that is.",
     "cost": "Put a price on a million tokens, with what it rests on.",
+    "predict": "Predict speed, memory and power on hardware that is not here.",
     "gate": "Turn a buyer's requirements into pass, fail or undecided.",
     "export": "Write the results of runs as CSV, Parquet or JSON.",
 }

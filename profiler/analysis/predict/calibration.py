@@ -86,7 +86,17 @@ class PowerFit(FileModel):
 
 
 class Calibration(FileModel):
-    """The fitted parameters, as shipped."""
+    """The fitted parameters, as shipped.
+
+    Attributes:
+        fitted: date.
+        common, engines, vendors, pairs: logarithms of the parts of each factor.
+        spreads: see :class:`Spread`.
+        power: see :class:`PowerFit`.
+        bandwidth_reached, matrix_reached: what probes measure over what datasheets say, median over parts;
+            factors are on datasheet peaks, so measured ceilings are divided by these.
+        sources: what the fit rests on.
+    """
 
     fitted: str
     common: dict[str, float]
@@ -96,6 +106,7 @@ class Calibration(FileModel):
     spreads: tuple[Spread, ...] = Field(min_length=1)
     power: PowerFit
     bandwidth_reached: float = Field(gt=0, le=1)
+    matrix_reached: float = Field(gt=0, le=1)
     sources: tuple[SourceUsed, ...]
 
 
@@ -146,7 +157,10 @@ def calibrated(engine: str, vendor: str, fitted: Calibration | None = None) -> C
     ground: Ground = "pair" if pair in fitted.pairs else "engine" if engine in fitted.engines else "none"
     group = "llamacpp" if engine == "llamacpp" else "served"
     return Calibrated(
-        np.exp(np.array(logs)), ground, _spread(fitted, group, ground, "rate"), _spread(fitted, group, ground, "ttft")
+        np.exp(np.array(logs)),
+        ground,
+        _spread(fitted, group, ground, "rate"),
+        _spread(fitted, group, ground, "ttft"),
     )
 
 

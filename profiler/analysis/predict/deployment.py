@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from profiler.errors import UsageError
 from profiler.hardware.part import Hardware
@@ -66,18 +66,19 @@ def check(deployment: Deployment) -> None:
     """
     faults = [*_parallel_faults(deployment.architecture, deployment.parallel)]
     hardware, formats = deployment.hardware, deployment.formats
-    dtypes = [("compute dtype", formats.compute_dtype)]
-    for what, dtype in dtypes:
-        if dtype in hardware.lacks:
-            have = ", ".join(hardware.flops) or "none published"
-            faults.append(f"{hardware.title} has no {dtype} as {what}: {hardware.lacks[dtype]} (has: {have})")
+    dtype = formats.compute_dtype
+    if dtype in hardware.lacks:
+        have = ", ".join(hardware.flops) or "none published"
+        faults.append(f"{hardware.title} cannot compute in {dtype}: {hardware.lacks[dtype]} (has: {have})")
     if faults:
         raise UsageError("\n".join(faults))
 
 
 def _parallel_faults(arch: Architecture, parallel: Parallel) -> list[str]:
     faults = []
-    if arch.heads % parallel.tensor:
+    if parallel.tensor > arch.heads:
+        faults.append(f"tensor parallel {parallel.tensor}: the model has only {arch.heads} attention heads")
+    elif arch.heads % parallel.tensor:
         faults.append(
             f"tensor parallel {parallel.tensor}: must divide the {arch.heads} attention heads of the model"
         )
@@ -102,14 +103,11 @@ def default_parallel(hardware: Hardware, architecture: Architecture, count: int)
     Raises:
         UsageError: ``count`` ranks cannot share the heads and layers.
     """
-    tensor = next(ranks for ranks in range(count, 0, -1) if count % ranks == 0 and architecture.heads % ranks == 0)
+    tensor = next(
+        ranks for ranks in range(count, 0, -1) if count % ranks == 0 and architecture.heads % ranks == 0
+    )
     parallel = Parallel(tensor=tensor, pipeline=count // tensor)
     faults = _parallel_faults(architecture, parallel)
     if faults:
         raise UsageError(f"{count} x {hardware.name}: " + "; ".join(faults))
     return parallel
-
-
-def with_parallel(deployment: Deployment, parallel: Parallel) -> Deployment:
-    """Return the deployment with other ranks."""
-    return replace(deployment, parallel=parallel)

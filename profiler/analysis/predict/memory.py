@@ -29,7 +29,8 @@ class Fit:
         reserved_bytes: runtime and activations.
         usable_bytes: what engines use of the memory, None: the memory is not known.
         token_bytes: cache per token, copies included.
-        cache_tokens: tokens that fit beside weights and reserve, None: not known; 0: not even the weights fit.
+        cache_tokens: tokens that fit beside weights and reserve, None: not known; 0: the weights do not
+            fit.
         reason: why nothing is known, or an empty string.
     """
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from profiler.analysis.predict.deployment import Deployment
 from profiler.analysis.predict.terms import COLUMNS, Array, decode_nominal, prefill_nominal, step_seconds
@@ -134,7 +135,7 @@ class Served:
 
 
 def served(
-    kind: Array,
+    kind: NDArray[np.str_],
     decode: Array,
     prefill: Array,
     running: Array,

@@ -87,7 +87,9 @@ def _matrices_cached(key: str, arch_and_formats: _Hashable) -> _Matrices:
     arch, formats = arch_and_formats.arch, arch_and_formats.formats
     shared = routed = shared_parameters = routed_parameters = 0.0
     for group in tensor_groups(arch):
-        size = group.count * tensor_bytes(formats.weight_format, group.part, group.shape, arch.tied_embeddings)
+        size = group.count * tensor_bytes(
+            formats.weight_format, group.part, group.shape, arch.tied_embeddings
+        )
         if group.part == "routed_experts":
             routed += size
             routed_parameters += group.parameters
@@ -162,12 +164,16 @@ def _nominal(
     arch, parallel, hardware = deployment.architecture, deployment.parallel, deployment.hardware
     bandwidth = hardware.memory_bandwidth_bytes_per_s
     if bandwidth is None:
-        raise UsageError(f"{hardware.title}: {hardware.why_unknown('memory_bandwidth')}: cannot predict decode")
+        raise UsageError(
+            f"{hardware.title}: {hardware.why_unknown('memory_bandwidth')}: cannot predict decode"
+        )
     matrices = _matrices(arch, deployment.formats)
     used = 0.0
     if arch.experts is not None:
         batch = max(round(tokens_of_experts), 1)
-        used = expected_distinct_experts(arch.experts.count, arch.experts.per_token, batch) / arch.experts.count
+        used = (
+            expected_distinct_experts(arch.experts.count, arch.experts.per_token, batch) / arch.experts.count
+        )
     expert_share = tokens_of_experts / parallel.expert_ranks
     read = matrices.shared_bytes / parallel.tensor + matrices.routed_bytes * used / parallel.expert_ranks
     dense = tokens * matrices.shared_flops + sequences * matrices.head_flops
