@@ -7,14 +7,17 @@ simulated device is the same only under the same engine options, which say what 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from profiler.errors import InputFileError
 from profiler.results.read import Run
 from profiler.results.schema import CaseRecord, CaseSpec, DeviceRecord, Prediction, StartRecord
+
+if TYPE_CHECKING:  # figures are made from evidence
+    from profiler.analysis.figures import Figure
 
 Status = Literal["ok", "failed", "skipped", "not_run"]
 
@@ -60,6 +63,7 @@ class CaseEvidence:
         lacking_bytes: memory that a skipped case lacks, or None.
         tampered: what was edited after it was written, or None.
         extra_flags: flags of the sweep's command line that a repetition needs, e.g. engine options.
+        forecast: predicted figures by metric on a device that is not here; None for a measured case.
     """
 
     spec: CaseSpec
@@ -73,6 +77,7 @@ class CaseEvidence:
     lacking_bytes: int | None = None
     tampered: str | None = None
     extra_flags: tuple[str, ...] = ()
+    forecast: Mapping[str, Figure] | None = None
 
     @property
     def label(self) -> str:

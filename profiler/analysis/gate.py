@@ -32,7 +32,9 @@ MOST_MATCHES = 2000
 """A requirement that means more cases than this is not what anybody meant."""
 
 
-def judge(policy: Policy, runs: Sequence[Run], costs: Costs | None = None) -> Verdict:
+def judge(
+    policy: Policy, runs: Sequence[Run], costs: Costs | None = None, predicted: Sequence[Candidate] = ()
+) -> Verdict:
     """Judge runs by a policy.
 
     Every device with at least one case (of the policy's backends) is a candidate; runs of one device are
@@ -42,9 +44,11 @@ def judge(policy: Policy, runs: Sequence[Run], costs: Costs | None = None) -> Ve
         policy: from :func:`profiler.analysis.policy_file.load_policy`.
         runs: as read from disk.
         costs: prices in place of the policy's own cost file.
+        predicted: candidates that are not here; their figures count only where the policy allows it.
     """
     found = candidates_of(runs)
     candidates = [one for one in found if not policy.backends or one.device.backend in policy.backends]
+    candidates += predicted
     notes = [printable(warning) for run in runs for warning in run.warnings]
     notes[MOST_NOTES:] = [f"and {len(notes) - MOST_NOTES} more warnings"] if len(notes) > MOST_NOTES else []
     notes += [
@@ -156,7 +160,10 @@ class _Judge:
 
     def _line(self, requirement: Requirement, cases: Sequence[CaseEvidence], error: float) -> Line:
         case = cases[0]
-        if requirement.metric.name in CAPACITY:
+        if case.forecast is not None:
+            nothing = Figure.missing(case.reason or "it is not predicted")
+            figure = case.forecast.get(requirement.metric.name, nothing)
+        elif requirement.metric.name in CAPACITY:
             figure, case = capacity(
                 requirement.metric.name, cases, requirement.limit or 0.0, requirement.context_tokens
             )
@@ -241,6 +248,8 @@ class _Judge:
             what = "the figure" if figure.basis in ("exact", "largest") else "the whole interval"
             return replace(line, outcome=outcome, why=f"{what} {side} the limit")
         why = "the limit lies inside the interval"
+        if figure.predicted:
+            return replace(line, why=why, remedy="measure it")
         if figure.basis != "starts":
             return replace(
                 line,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from profiler.analysis.evidence import Candidate
     from profiler.results.read import Run
 
 
@@ -19,7 +20,21 @@ if TYPE_CHECKING:
 @click.option(
     "--junit", metavar="FILE", type=click.Path(path_type=Path), help="Also write JUnit XML to FILE."
 )
-def command(policy: Path, runs: tuple[str, ...], as_json: bool, as_markdown: bool, junit: Path | None) -> int:
+@click.option(
+    "--predict",
+    "elsewhere",
+    multiple=True,
+    metavar="HARDWARE[:COUNT]",
+    help="Another candidate: the same cases predicted there; counts only with `allow: [predicted]`.",
+)
+def command(
+    policy: Path,
+    runs: tuple[str, ...],
+    as_json: bool,
+    as_markdown: bool,
+    junit: Path | None,
+    elsewhere: tuple[str, ...],
+) -> int:
     """Turn a buyer's requirements into pass, fail or undecided.
 
     Every device in the RUNs is a candidate, and all of them must pass unless the policy says
@@ -34,7 +49,13 @@ def command(policy: Path, runs: tuple[str, ...], as_json: bool, as_markdown: boo
     from profiler.analysis.gate import judge
     from profiler.analysis.policy_file import load_policy
 
-    verdict = judge(load_policy(policy), read_given(runs))
+    given = read_given(runs)
+    predicted: tuple[Candidate, ...] = ()
+    if elsewhere:
+        from profiler.analysis.predict.candidate import candidate
+
+        predicted = tuple(candidate(given, text) for text in elsewhere)
+    verdict = judge(load_policy(policy), given, predicted=predicted)
     if junit is not None:
         from profiler.render.gate_files import junit_xml
         from profiler.results.export import write_whole

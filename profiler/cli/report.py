@@ -40,6 +40,13 @@ if TYPE_CHECKING:
     metavar="COSTS.yaml",
     help="Show what a token costs; see `aiprof cost`.",
 )
+@click.option(
+    "--predict",
+    "elsewhere",
+    multiple=True,
+    metavar="HARDWARE[:COUNT]",
+    help="Show the same cases as predicted there, marked; repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print where the page is and what it shows as JSON.")
 def command(
     runs: tuple[str, ...],
@@ -48,6 +55,7 @@ def command(
     interactive: bool,
     policy: Path | None,
     costs: Path | None,
+    elsewhere: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Write one HTML page about one or several runs.
@@ -74,6 +82,7 @@ def command(
             title=title or _title(loaded),
             gate=None if policy is None else _verdict(policy, loaded),
             cost=None if costs is None else _prices(costs, loaded),
+            predicted=_predictions(elsewhere, loaded) if elsewhere else None,
             interactive=interactive,
         )
     except OSError as error:
@@ -101,6 +110,12 @@ def _prices(path: Path, runs: list[Run]) -> Section:
     from profiler.render.report_verdict import cost_section
 
     return cost_section(cost_report(load_costs(path), runs))
+
+
+def _predictions(selectors: tuple[str, ...], runs: list[Run]) -> Section:
+    from profiler.render.report_predicted import predicted_section
+
+    return predicted_section(runs, selectors)
 
 
 def _title(runs: list[Run]) -> str:

@@ -56,6 +56,7 @@ def write_report(
     judge: Judge | None = None,
     cost: Section | None = None,
     gate: Section | None = None,
+    predicted: Section | None = None,
     interactive: bool = False,
 ) -> Path:
     """Write the report of ``runs`` in one piece and return ``path``; see :func:`build_report`.
@@ -63,7 +64,9 @@ def write_report(
     Raises:
         OSError: ``path`` cannot be written.
     """
-    report = build_report(runs, title, judge=judge, cost=cost, gate=gate, interactive=interactive)
+    report = build_report(
+        runs, title, judge=judge, cost=cost, gate=gate, predicted=predicted, interactive=interactive
+    )
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(render(report, interactive=interactive), encoding="utf-8")
     return temporary.replace(path)

@@ -60,6 +60,7 @@ def build_report(
     judge: Judge | None = None,
     cost: Section | None = None,
     gate: Section | None = None,
+    predicted: Section | None = None,
     interactive: bool = False,
 ) -> Report:
     """Return everything that the page shows.
@@ -70,6 +71,7 @@ def build_report(
         judge: decides who is ahead; by default :class:`StartsJudge`.
         cost: what a token costs, or None to leave it out.
         gate: verdicts on a buyer's requirements, or None to leave them out.
+        predicted: the same cases on hardware that is not here, or None to leave them out.
         interactive: keep the specifications of the charts for the page's script.
     """
     subjects, entries = collect(runs)
@@ -80,6 +82,7 @@ def build_report(
         *_speed_sections(grouped, entries, interactive=interactive),
         *_resource_sections(grouped, entries, interactive=interactive),
         cost,
+        predicted,
         limits_section(entries, runs),
         cases_section(entries, runs),
         box_section(runs),
