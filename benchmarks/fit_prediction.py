@@ -21,9 +21,10 @@ from prediction_data import Observation, power_rows, read
 from prediction_fit import Table, factors_by_name, fit, load_of, tabulate
 from prediction_folds import (
     DEVICES_FOR_95,
+    ROWS_FOR_A_SPREAD,
     Residuals,
-    basis_for,
     leave_out,
+    like_this,
     quantiles,
     spread,
 )
@@ -85,7 +86,9 @@ def _spreads(table: Table, residuals: Residuals) -> list[dict[str, Any]]:
     for group in ("served", "llamacpp"):
         for metric in ("rate", "ttft"):
             for seen in ("pair", "engine", "none"):
-                basis = basis_for(table, residuals, every, f"{group} {metric}", seen)
+                basis = like_this(table, residuals, every, f"{group} {metric}", seen)
+                if basis.sum() < ROWS_FOR_A_SPREAD:
+                    continue  # the calibration then takes the widest of the others
                 chips = table.chip[basis]
                 devices = len(set(chips))
                 entry = {

@@ -83,6 +83,17 @@ def spread(error: Array, chips: NDArray[np.str_], share: float = 0.8) -> float:
     return widened
 
 
+def like_this(
+    table: Table, residuals: Residuals, others: NDArray[np.bool_], key: str, seen: str
+) -> NDArray[np.bool_]:
+    """Rows of the same group and metric (``key``) that had seen as much."""
+    keys = np.array([f"{group_of(one)} {metric_of(one)}" for one in table.observations])
+    found: NDArray[np.bool_] = (
+        others & ~np.isnan(residuals.error) & (keys == key) & (residuals.ground == seen)
+    )
+    return found
+
+
 def basis_for(
     table: Table, residuals: Residuals, others: NDArray[np.bool_], key: str, seen: str
 ) -> NDArray[np.bool_]:
@@ -90,11 +101,8 @@ def basis_for(
     keys = np.array([f"{group_of(one)} {metric_of(one)}" for one in table.observations])
     usable = others & ~np.isnan(residuals.error)
     metric = np.char.endswith(keys, key.split()[1])
-    for chosen in (
-        usable & (keys == key) & (residuals.ground == seen),
-        usable & (keys == key),
-        usable & metric,
-    ):
+    exact = like_this(table, residuals, others, key, seen)
+    for chosen in (exact, usable & (keys == key), usable & metric):
         if chosen.sum() >= ROWS_FOR_A_SPREAD:
             return chosen
     return usable

@@ -205,6 +205,9 @@ def test_an_unseen_part_gets_its_class_and_its_spread() -> None:
     assert calibrated("torch", "NVIDIA").ground == "none"
     assert calibrated("llamacpp", "NVIDIA").rate.half95 is not None
     assert known.rate.half95 is None
+    cpu = calibrated("llamacpp", "AMD", kind="cpu")
+    assert cpu.ground == "none"
+    assert cpu.rate.half80 > other.rate.half80
     with pytest.raises(UsageError, match="unknown engine 'vlm'; did you mean 'vllm'"):
         calibrated("vlm", "NVIDIA")
 

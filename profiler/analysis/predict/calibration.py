@@ -17,6 +17,7 @@ from pydantic import Field
 from profiler.analysis.predict.serving import FACTORS
 from profiler.analysis.predict.terms import Array
 from profiler.errors import UsageError, unknown
+from profiler.hardware.part import Kind
 from profiler.yamlio import FileModel, load_yaml
 
 PATH = Path(__file__).resolve().parent / "calibration.yaml"
@@ -137,8 +138,8 @@ def calibration() -> Calibration:
     return load_yaml(PATH, Calibration)
 
 
-def calibrated(engine: str, vendor: str, fitted: Calibration | None = None) -> Calibrated:
-    """Return the factors and spreads for an engine on a vendor's parts.
+def calibrated(engine: str, vendor: str, fitted: Calibration | None = None, kind: Kind = "gpu") -> Calibrated:
+    """Return the factors and spreads for an engine on a vendor's parts of a kind.
 
     Raises:
         UsageError: the engine is unknown; the line names the nearest.
@@ -155,6 +156,8 @@ def calibrated(engine: str, vendor: str, fitted: Calibration | None = None) -> C
     ]
     logs = [sum(part.get(name, 0.0) for part in parts) for name in FACTORS]
     ground: Ground = "pair" if pair in fitted.pairs else "engine" if engine in fitted.engines else "none"
+    if kind == "cpu":  # no CPU was in the data, whoever made it
+        ground = "none"
     group = "llamacpp" if engine == "llamacpp" else "served"
     return Calibrated(
         np.exp(np.array(logs)),

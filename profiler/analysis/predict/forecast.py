@@ -25,7 +25,7 @@ from profiler.analysis.predict.terms import (
 GROUND_WORDS: Mapping[Ground, str] = {
     "pair": "this engine on other devices of this vendor",
     "engine": "this engine on devices of other vendors only",
-    "none": "other engines only: no published measurement of this engine was in the fit",
+    "none": "other ground only: nothing published of this engine on this kind of device was in the fit",
 }
 
 THIN = 3
@@ -139,7 +139,7 @@ def predict(
     check(deployment)
     fitted = calibration() if fitted is None else fitted
     deployment = on_datasheet_scale(deployment, fitted)
-    known = calibrated(engine, deployment.hardware.vendor, fitted)
+    known = calibrated(engine, deployment.hardware.vendor, fitted, deployment.hardware.kind)
     steps = nominal_steps(deployment, load)
     if correction is not None:
         steps = replace(
