@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from profiler.analysis.evidence import CaseEvidence
 from profiler.analysis.figures import Figure, figure_of
@@ -27,7 +28,8 @@ def capacity(
 ) -> tuple[Figure, CaseEvidence]:
     """Return ``kv_capacity_tokens`` or ``max_users_at_context`` of cases that share model and formats.
 
-    In this order: what the engine itself reported; a case that ran with at least ``limit`` (its tokens are a
+    In this order: what the record carries, as the engine reported it or as free memory gave it (the least of
+    all cases, with the method as its note); a case that ran with at least ``limit`` (its tokens are a
     lower bound of the capacity); and the accounting
     ``(memory / (1 + 5%) - 512 MiB / (1 + 5%) - weights) / bytes per token``, the plan's rule turned round.
 
@@ -43,11 +45,12 @@ def capacity(
     measured = [case for case in cases if case.status == "ok"]
     if not measured:
         return Figure.missing(cases[0].reason or "no case with this model and these formats ran"), cases[0]
-    for case in measured:
-        reported = figure_of("kv_capacity_tokens", case)
-        if reported.value is not None:
-            # What the engine set aside is a count, not a sample.
-            return Figure("exact", _users(name, reported.value, context_tokens), starts=reported.starts), case
+    recorded = [(figure, case) for case in measured if (figure := _recorded(case)).value is not None]
+    if recorded:
+        # Larger batches need more for their activations: the least holds for all of them.
+        figure, case = min(recorded, key=lambda pair: pair[0].value or 0.0)
+        value = _users(name, figure.value or 0.0, context_tokens)
+        return Figure("exact", value, starts=figure.starts, note=figure.note), case
     shown, witness = max(
         ((_shown(name, case, context_tokens), case) for case in measured), key=lambda pair: pair[0]
     )
@@ -55,6 +58,14 @@ def capacity(
         note = f"that much ran: {witness.label}, {_length(witness)} tokens each"
         return Figure("exact", shown, starts=_count_starts(witness), note=note), witness
     return _reckoned(name, witness, context_tokens), witness
+
+
+def _recorded(case: CaseEvidence) -> Figure:
+    """Return the capacity that the records carry, with its method as the note."""
+    figure = figure_of("kv_capacity_tokens", case)
+    known = [found for one in case.records if (found := one.measurements.get("kv_capacity_tokens"))]
+    methods = dict.fromkeys(found.method for found in known if found.value is not None)
+    return replace(figure, note="; ".join(methods)) if figure.value is not None else figure
 
 
 def _shown(name: str, case: CaseEvidence, context_tokens: int | None) -> float:

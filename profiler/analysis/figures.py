@@ -70,6 +70,7 @@ MEMORY = _table(
     ("peak_engine_bytes", "bytes", "lower", "peak of the engine's allocator"),
     ("peak_process_bytes", "bytes", "lower", "peak resident set of the worker"),
     ("max_sampled_device_bytes", "bytes", "lower", "largest sampled use of the device's memory"),
+    ("max_sampled_host_bytes", "bytes", "lower", "largest sampled use of the host's memory"),
 )
 HEADROOM = _table(("memory_headroom_bytes", "bytes", "higher", "device memory that stays free"))
 CAPACITY = _table(

@@ -72,6 +72,10 @@ class CpuBackend:
 
     def memory(self, device: Device) -> DeviceMemory | Unavailable:
         """Read total and available memory, within the control group's limit where there is one."""
+        return self.host_memory()
+
+    def host_memory(self) -> DeviceMemory | Unavailable:
+        """Return the memory of the host, which is a device's own only for the CPU."""
         return self._memory(read_limits(self._tree))
 
     def energy(self, device: Device) -> EnergyReading | Unavailable:

@@ -77,13 +77,16 @@ def find_engine_device(device: Device, entries: Sequence[Mapping[str, Any]]) -> 
 def misplaced(device: Device, before_free: int, after_free: int, loaded_bytes: int) -> str | None:
     """Return why the model cannot have been loaded onto ``device``, or None.
 
+    Judged only where the engine's device was taken by its position; a UUID or an address needs no proof.
+
     Args:
         device: where it should be.
         before_free: bytes free on it before loading.
         after_free: bytes free on it afterwards.
         loaded_bytes: weights and cache as the engine reports them.
     """
-    if device.backend == "cpu" or device.simulated or loaded_bytes < _LEAST_JUDGED_BYTES:
+    by_position = isinstance(device.details.get("engine_position"), int)
+    if not by_position or loaded_bytes < _LEAST_JUDGED_BYTES:
         return None
     grown = before_free - after_free
     if grown >= _LEAST_GROWTH * loaded_bytes:

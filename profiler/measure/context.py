@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,7 @@ class StartOutcome:
         loaded: the worker's answer to ``load``.
         memory: the worker's answer to ``memory`` after the trials.
         device_used_bytes: samples of the memory in use on the device.
+        host_used_bytes: samples of the memory in use on the host, within the control group's limit.
         energy: joules over the measured trials, or why there are none.
         energy_scope: what the energy counter covers.
         decision: why the trials ended, with the estimate of the phase that is known least well.
@@ -113,6 +114,7 @@ class StartOutcome:
     decision: Decision
     warm_up: str
     flags: tuple[str, ...]
+    host_used_bytes: list[int] = field(default_factory=list)
 
     def measured(self, value: Callable[[TrialRecord], float | None]) -> list[float]:
         """Return one value of every measured trial, in order."""

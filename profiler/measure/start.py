@@ -8,10 +8,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from profiler.backends.base import EnergyReading, Unavailable
+from profiler.backends.cpu import CpuBackend
 from profiler.ceilings.bandwidth import PROBES_PER_SIDE, probe_read_bandwidth
 from profiler.engines.process import WorkerError, WorkerProcess
 from profiler.measure.context import CaseContext, StartFailedError, StartOutcome
 from profiler.measure.events import StageEntered, TrialFinished
+from profiler.measure.memory import free_bytes, refuse_if_misplaced
 from profiler.measure.plan import WARM_UP_SHARE
 from profiler.measure.steady import WarmUp, flags_after
 from profiler.measure.stop import Decision, decide
@@ -28,6 +30,7 @@ class _Progress:
     trials: list[TrialRecord] = field(default_factory=list)
     stamps: list[list[int] | None] = field(default_factory=list)
     device_used: list[int] = field(default_factory=list)
+    host_used: list[int] = field(default_factory=list)
     longest_s: float = 0.0
 
 
@@ -113,6 +116,7 @@ class _Start:
             loaded=loaded,
             memory=memory,
             device_used_bytes=self.seen.device_used,
+            host_used_bytes=self.seen.host_used,
             energy=energy,
             energy_scope=scope,
             decision=decision,
@@ -140,6 +144,7 @@ class _Start:
         timeout_s = (
             context.timeouts.load_s + context.predicted.weights_bytes / context.timeouts.load_bytes_per_s
         )
+        before = free_bytes(context.backend, context.device)
         began = context.clock.now()
         loaded = worker.request(
             "load",
@@ -156,6 +161,8 @@ class _Start:
             options=context.options,
         )
         context.clock.account(loaded["load_s"], began)
+        after = free_bytes(context.backend, context.device)
+        refuse_if_misplaced(context.device, before, after, loaded["weights_bytes"] + loaded["kv_cache_bytes"])
         return loaded
 
     def _probe(self, worker: WorkerProcess, device: str) -> float:
@@ -165,6 +172,9 @@ class _Start:
         memory = self.context.backend.memory(self.context.device)
         if not isinstance(memory, Unavailable):
             self.seen.device_used.append(memory.total_bytes - memory.free_bytes)
+        host = CpuBackend().host_memory()
+        if not isinstance(host, Unavailable):
+            self.seen.host_used.append(host.total_bytes - host.free_bytes)
 
     def _warm_up(self, worker: WorkerProcess) -> WarmUp:
         """Run trials until they are steady or their share of the time is used up."""

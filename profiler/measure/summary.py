@@ -8,6 +8,7 @@ from statistics import fmean
 
 from profiler.backends.base import Unavailable
 from profiler.measure.context import StartOutcome
+from profiler.measure.memory import memory_measurements
 from profiler.measure.stats import Estimate, interval_from_starts, mean_interval, rate_interval
 from profiler.measure.steady import drift
 from profiler.results.schema import CaseSpec, Flag, Measurement, TrialRecord
@@ -60,7 +61,7 @@ def measurements(spec: CaseSpec, outcomes: Sequence[StartOutcome]) -> dict[str, 
             found[phase.time_name] = as_measurement(time, "s", outcomes)
     # Offline, all requests are submitted together and get their first token together.
     found["ttft_s"] = found["prefill_s"]
-    found |= _memory(outcomes)
+    found |= memory_measurements(spec, outcomes)
     found |= _loading(outcomes)
     found |= _energy(spec, outcomes)
     return found
@@ -103,60 +104,6 @@ def as_measurement(estimate: Estimate, unit: str, outcomes: Sequence[StartOutcom
         method=f"mean of {'trials' if len(outcomes) == 1 else 'start means'}, {estimate.method}",
         scope="within_process" if len(outcomes) == 1 else "across_starts",
     )
-
-
-def _largest(values: Sequence[int | None], unit: str, reason: str, method: str, scope: str) -> Measurement:
-    known = [value for value in values if value is not None]
-    if not known:
-        return Measurement.missing(unit, reason)
-    return Measurement(value=float(max(known)), unit=unit, n=len(known), method=method, scope=scope)
-
-
-def _memory(outcomes: Sequence[StartOutcome]) -> dict[str, Measurement]:
-    """Separate numbers, never added up: what was allocated, and what each observer saw at most."""
-    loaded = [outcome.loaded for outcome in outcomes]
-    memory = [outcome.memory for outcome in outcomes]
-    sampled = [value for outcome in outcomes for value in outcome.device_used_bytes]
-    no_peak = next(
-        (str(m["engine_peak_reason"]) for m in memory if m.get("engine_peak_reason")), "not reported"
-    )
-    return {
-        "weights_bytes": _largest(
-            [item["weights_bytes"] for item in loaded],
-            "bytes",
-            "not reported",
-            "allocated by the engine",
-            "engine",
-        ),
-        "kv_cache_bytes": _largest(
-            [item["kv_cache_bytes"] for item in loaded],
-            "bytes",
-            "not reported",
-            "allocated by the engine",
-            "engine",
-        ),
-        "peak_engine_bytes": _largest(
-            [item["engine_peak_bytes"] for item in memory],
-            "bytes",
-            no_peak,
-            "peak of the engine's allocator",
-            "engine",
-        ),
-        "peak_process_bytes": _largest(
-            [item["peak_process_bytes"] for item in memory],
-            "bytes",
-            "the engine's process did not report it",
-            "peak resident set of the worker",
-            "process",
-        ),
-        "max_sampled_device_bytes": _largest(
-            sampled,
-            "bytes",
-            "the device's memory cannot be read",
-            "largest of the samples between stages",
-            "device",
-        ),
-    }
 
 
 def _loading(outcomes: Sequence[StartOutcome]) -> dict[str, Measurement]:

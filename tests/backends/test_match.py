@@ -133,8 +133,7 @@ GIB = 1 << 30
         (npu(0, 1), 60 * GIB, 60 * GIB, 16 * GIB, True),
         (npu(0, 1), 60 * GIB, 58 * GIB, 16 * GIB, True),
         (npu(0, 1), 60 * GIB, 60 * GIB, GIB // 8, False),  # too little to see
-        (gpu(0, "cpu"), 60 * GIB, 60 * GIB, 16 * GIB, False),
-        (gpu(0, simulated=True), 60 * GIB, 60 * GIB, 16 * GIB, False),
+        (gpu(0), 60 * GIB, 60 * GIB, 16 * GIB, False),  # known by its UUID
     ],
 )
 def test_a_model_that_went_elsewhere(

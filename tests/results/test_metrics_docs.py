@@ -63,7 +63,9 @@ def test_every_code_in_the_source_is_documented(call: str, keyword: str, section
 
 def test_every_metric_that_is_recorded_is_documented() -> None:
     names: set[str | None] = set()
-    for node in ast.walk(ast.parse((ROOT / "profiler" / "measure" / "summary.py").read_text())):
+    measure = ROOT / "profiler" / "measure"
+    sources = [path.read_text() for path in (*measure.glob("*summary.py"), measure / "memory.py")]
+    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
         if isinstance(node, ast.Dict):
             names |= {_constant(key) for key in node.keys}
         elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
