@@ -24,6 +24,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "engines": {
         "torch": "profiler.engines.torch:TorchEngine",
+        "llamacpp": "profiler.engines.llamacpp:LlamaCppEngine",
         "fake": "profiler.engines.fake:FakeEngine",
     },
     "sensors": {

@@ -13,6 +13,7 @@ PROTOCOL = 1
 # name -> (module, class): imported only when asked for, so that one engine never loads another.
 ENGINES = {
     "torch": ("torch_engine", "TorchEngine"),
+    "llamacpp": ("llamacpp_engine", "LlamaCppEngine"),
     "fake": ("fake_engine", "FakeEngine"),
 }
 OPS = ("load", "run", "probe", "memory", "unload")

@@ -25,38 +25,17 @@ The table of 65,536 quantiles has the standard deviation 0.02 to four digits and
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import statistics
 from typing import Any
 
 import torch
 
 from .protocol import EngineError
+from .weight_recipe import MAX_VALUES, MULTIPLIER_1, MULTIPLIER_2, quantiles, tensor_key
 
-SCHEME = "aiprof-weights-1"
-STANDARD_DEVIATION = 0.02
-TABLE_SIZE = 1 << 16
-_MULTIPLIER_1 = 0x7FEB352D
-_MULTIPLIER_2 = 0x846CA68B
 # Hashes per chunk: on the CPU three int32/int64 scratch buffers that stay in the second-level cache,
 # elsewhere enough work per kernel launch.
 _CHUNK = {"cpu": 1 << 16}
 _CHUNK_ACCELERATOR = 1 << 22
-_MAX_VALUES = 1 << 33
-
-
-def tensor_key(seed: int, name: str) -> tuple[int, int]:
-    """Return the two unsigned 32-bit keys of the tensor ``name`` under ``seed``."""
-    digest = hashlib.sha256(f"{SCHEME}|{seed}|{name}".encode()).digest()
-    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
-
-
-@functools.lru_cache(maxsize=1)
-def quantiles() -> tuple[float, ...]:
-    """Return the 65,536 midpoint quantiles of N(0, 0.02), ascending, in double precision."""
-    inverse = statistics.NormalDist().inv_cdf
-    return tuple(STANDARD_DEVIATION * inverse((j + 0.5) / TABLE_SIZE) for j in range(TABLE_SIZE))
 
 
 def _signed(value: int) -> int:
@@ -99,8 +78,8 @@ class RandomWeights:
             destination.fill_(1)
             return
         flat = destination.view(-1)
-        if flat.numel() > _MAX_VALUES:
-            raise EngineError("unsupported", f"{name} has {flat.numel()} values, more than {_MAX_VALUES}")
+        if flat.numel() > MAX_VALUES:
+            raise EngineError("unsupported", f"{name} has {flat.numel()} values, more than {MAX_VALUES}")
         key_0, key_1 = tensor_key(self._seed, name)
         table = self._table(destination.dtype)
         if self._library is not None and self._library.fill(flat, key_0, key_1, table):
@@ -122,9 +101,9 @@ class RandomWeights:
         x, scratch = self._hash, self._scratch
         torch.add(self._counter, _signed(first), out=x)
         self._xor_shifted(x, scratch, 16)
-        x.mul_(_MULTIPLIER_1).add_(_signed(key_1))
+        x.mul_(MULTIPLIER_1).add_(_signed(key_1))
         self._xor_shifted(x, scratch, 15)
-        x.mul_(_signed(_MULTIPLIER_2))
+        x.mul_(_signed(MULTIPLIER_2))
         # The last x ^= x >> 16 leaves the upper half as it is, so it costs one xor on the lower half.
         torch.bitwise_right_shift(x, 16, out=scratch).bitwise_and_(0xFFFF)
         self._index[:, 1].copy_(scratch)

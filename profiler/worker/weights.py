@@ -6,9 +6,10 @@ from typing import Any
 
 from .native import library_for_weights
 from .protocol import EngineError
-from .random_weights import SCHEME, RandomWeights, check_device
+from .random_weights import RandomWeights, check_device
 from .safetensors_reader import Checkpoint, listing
 from .torch_support import NO_BLOCK_SCALES
+from .weight_recipe import SCHEME
 
 _NAMES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 _DTYPES = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16"}

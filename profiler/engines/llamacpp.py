@@ -1,0 +1,82 @@
+"""Conductor side of the ``llamacpp`` engine; only the worker needs to have ``llama-cpp-python``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from profiler.backends.base import Device
+from profiler.errors import UsageError, unknown
+from profiler.models.architecture import Architecture
+from profiler.models.formats import Formats
+from profiler.worker.llamacpp_support import (
+    FAMILIES,
+    FLASH_ATTENTION,
+    FORMATS,
+    KV_FORMATS,
+    OPTIONS,
+    ROPE_TYPES,
+    SAMPLING,
+)
+
+
+class LlamaCppEngine:
+    """llama.cpp on the CPU, with random weights in a GGUF file of the model's shape."""
+
+    name = "llamacpp"
+    simulated = False
+
+    def unsupported(self, architecture: Architecture, formats: Formats, device: Device) -> str | None:
+        """Return why this model or these formats do not run, or None."""
+        if architecture.family not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            return f"the llamacpp engine does not run the family {architecture.family}, only {known}"
+        rope_type = (architecture.rope_scaling or {}).get("rope_type", "default")
+        if rope_type not in ROPE_TYPES:
+            known = ", ".join(ROPE_TYPES)
+            return f"the llamacpp engine does not know rope_type {rope_type}, only {known}"
+        if formats.weight_format not in FORMATS:
+            known = ", ".join(FORMATS)
+            return f"the llamacpp engine keeps weights in one of {known}, not in {formats.weight_format}"
+        if formats.kv_dtype not in KV_FORMATS:
+            known = ", ".join(KV_FORMATS)
+            return f"the llamacpp engine keeps its cache in one of {known}, not in {formats.kv_dtype}"
+        return None
+
+    def device_string(self, device: Device, hello: dict[str, Any]) -> str:
+        """Return ``cpu``.
+
+        Raises:
+            UsageError: the device is no CPU.
+        """
+        if device.backend != "cpu":
+            raise UsageError(
+                f"engine llamacpp runs on the CPU, not on {device.name} ({device.key}); "
+                "for an accelerator start llama-server yourself and use --engine endpoint"
+            )
+        return "cpu"
+
+    def options(self, given: dict[str, str]) -> dict[str, Any]:
+        """Parse ``threads=N``, ``n_ubatch=N``, ``sampling=greedy|none``, ``flash_attention=auto|on|off``.
+
+        Raises:
+            UsageError: an unknown option, or a value that does not fit it.
+        """
+        parsed: dict[str, Any] = {}
+        for key, text in given.items():
+            if key not in OPTIONS:
+                raise UsageError(f"--engine-option: {unknown('option of engine llamacpp', key, OPTIONS)}")
+            known = {"sampling": SAMPLING, "flash_attention": FLASH_ATTENTION}.get(key)
+            if known is None:
+                parsed[key] = _count(key, text)
+            elif text in known:
+                parsed[key] = text
+            else:
+                raise UsageError(f"--engine-option {key}={text}: must be one of {', '.join(known)}")
+        return parsed
+
+
+def _count(key: str, text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", text):
+        raise UsageError(f"--engine-option {key}={text}: must be a whole number above 0")
+    return int(text)

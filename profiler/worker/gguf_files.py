@@ -1,0 +1,101 @@
+"""Which GGUF file a ``load`` request means: one of the user's, or one written for it and kept in a cache."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from typing import Any, Dict, Iterator, Tuple
+
+import llama_cpp
+
+from . import gguf_checkpoint
+from .llamacpp_support import FORMATS
+from .protocol import EngineError
+from .weight_recipe import SCHEME
+
+_KEPT = 4  # files of random weights; the oldest goes when there are more
+_QUANTISED = {"q8_0": 7, "q4_0": 2}  # llama_ftype (llama.h)
+_VERSION = "1"  # of what is written
+
+
+def find(request: Dict[str, Any]) -> Tuple[str, str]:
+    """Return (path, words for the record).
+
+    Raises:
+        EngineError: ``unsupported``, ``weights``, ``bad_request``.
+    """
+    weights, weight_format = request["weights"], request["formats"]["weight_format"]
+    if weight_format not in FORMATS:
+        raise EngineError("unsupported", f"the llamacpp engine has no weights in {weight_format}")
+    if weights.get("kind") != "random":
+        raise EngineError("unsupported", "the llamacpp engine runs random weights only")
+    path = _random(request["architecture"], weight_format, weights["seed"])
+    return path, f"random, {SCHEME}, seed {weights['seed']}, written as GGUF"
+
+
+def _random(architecture: Dict[str, Any], weight_format: str, seed: int) -> str:
+    plain = weight_format if weight_format not in _QUANTISED else "bf16"
+    try:
+        base, path = (_cached(architecture, name, seed) for name in (plain, weight_format))
+        with _alone():
+            if not os.path.exists(path):
+                _make_room()
+                if not os.path.exists(base):
+                    gguf_checkpoint.write(base, architecture, plain, seed)
+                if path != base:
+                    _quantise(base, path, weight_format)
+                    os.unlink(base)
+            os.utime(path)
+    except OSError as error:
+        raise EngineError(
+            "weights",
+            f"the GGUF file cannot be written: {error.strerror}; XDG_CACHE_HOME names another folder",
+        ) from error
+    return path
+
+
+def _quantise(source: str, target: str, weight_format: str) -> None:
+    """Let llama.cpp quantise a file, as its own tool would."""
+    settings = llama_cpp.llama_model_quantize_default_params()
+    settings.ftype = _QUANTISED[weight_format]
+    partial = f"{target}.{os.getpid()}.part"
+    try:
+        answer = llama_cpp.llama_model_quantize(source.encode(), partial.encode(), settings)
+        if answer != 0:
+            raise EngineError("weights", f"llama.cpp could not quantise the weights to {weight_format}")
+        os.replace(partial, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+
+
+def _folder() -> str:
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = os.path.join(root, "aiprof", "gguf")
+    os.makedirs(folder, exist_ok=True)
+    return folder
+
+
+def _cached(architecture: Dict[str, Any], weight_format: str, seed: int) -> str:
+    what = [_VERSION, SCHEME, architecture, weight_format, seed]
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    return os.path.join(_folder(), f"{digest[:32]}.gguf")
+
+
+def _make_room() -> None:
+    """Delete the oldest files until there is room for a new one."""
+    files = [entry for entry in os.scandir(_folder()) if entry.name.endswith(".gguf")]
+    files.sort(key=lambda entry: entry.stat().st_mtime)
+    for entry in files[: max(0, len(files) - _KEPT + 1)]:
+        os.unlink(entry.path)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let one process at a time look for files and write them."""
+    with open(os.path.join(_folder(), "lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

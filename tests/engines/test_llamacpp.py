@@ -1,0 +1,119 @@
+"""The llamacpp engine: what it accepts, and, where llama-cpp-python is at hand, the tokens that it makes.
+
+The second part runs under the interpreter that AIPROF_LLAMACPP_PYTHON names (or ``.venv-llamacpp``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import architectures
+import pytest
+
+from profiler.backends.base import Device
+from profiler.engines.llamacpp import LlamaCppEngine
+from profiler.engines.process import WorkerError, WorkerProcess
+from profiler.errors import UsageError
+from profiler.models.accounting import weights_bytes
+from profiler.models.architecture import Architecture
+from profiler.models.formats import formats_for
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PYTHON = os.environ.get("AIPROF_LLAMACPP_PYTHON") or str(REPOSITORY / ".venv-llamacpp/bin/python")
+needs_llamacpp = pytest.mark.skipif(
+    not Path(PYTHON).exists(), reason="no interpreter with llama-cpp-python (AIPROF_LLAMACPP_PYTHON)"
+)
+CPU = Device("cpu-0123456789ab", "cpu", 0, "a CPU", None)
+GPU = dataclasses.replace(CPU, key="GPU-1", backend="cuda", name="a GPU")
+# Rows of a matrix are quantised in blocks of 32 weights, of 256 in Q6_K.
+WIDE: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64, "vocab_size": 512}
+
+
+def test_what_it_does_not_run_it_says() -> None:
+    engine = LlamaCppEngine()
+    assert engine.unsupported(architectures.LLAMA, formats_for("q4_0"), CPU) is None
+    no_family = engine.unsupported(architectures.DEEPSEEK_V3, formats_for("bf16"), CPU)
+    assert no_family is not None
+    assert "deepseek_v3" in no_family
+    no_format = engine.unsupported(architectures.LLAMA, formats_for("w8a8-int8"), CPU)
+    assert no_format is not None
+    assert "w8a8-int8" in no_format
+    yarn = dataclasses.replace(architectures.LLAMA, rope_scaling=architectures.YARN_SCALING)
+    assert "yarn" in str(engine.unsupported(yarn, formats_for("bf16"), CPU))
+
+
+def test_options_are_parsed_or_refused() -> None:
+    engine = LlamaCppEngine()
+    assert engine.options({"threads": "2", "sampling": "none"}) == {"threads": 2, "sampling": "none"}
+    for wrong in ({"threads": "0"}, {"sampling": "beam"}, {"treads": "2"}):
+        with pytest.raises(UsageError):
+            engine.options(wrong)
+
+
+def test_accelerators_are_for_the_endpoint() -> None:
+    assert LlamaCppEngine().device_string(CPU, {}) == "cpu"
+    with pytest.raises(UsageError, match="llama-server"):
+        LlamaCppEngine().device_string(GPU, {})
+
+
+def generate(
+    folder: Path, engine: str, python: str, arch: Architecture, precision: str
+) -> tuple[dict[str, Any], list[list[int]]]:
+    formats = formats_for(precision)
+    options = {"threads": 1}
+    generator = random.Random(3)
+    prompts = [[generator.randrange(arch.vocab_size) for _ in range(40)] for _ in range(3)]
+    with WorkerProcess(python, folder / "worker.log") as worker:
+        worker.request("hello", 120, engine=engine, options={})
+        loaded = worker.request(
+            "load", 120, start=0, architecture=dataclasses.asdict(arch),
+            weights={"kind": "random", "seed": 1}, device="cpu", formats=dataclasses.asdict(formats),
+            max_batch=3, max_tokens=72, options=options,
+        )  # fmt: skip
+        answer = worker.request("run", 120, prompt_ids=prompts, output_tokens=24, return_ids=True)
+    return loaded, answer["output_ids"]
+
+
+@needs_llamacpp
+@pytest.mark.torch
+@pytest.mark.parametrize("arch", architectures.SMALL[:4], ids=lambda arch: arch.family)
+def test_its_tokens_are_those_of_the_torch_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: Architecture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    if arch.family == "qwen3_moe":  # llama.cpp's has experts in every layer
+        assert arch.experts is not None
+        arch = dataclasses.replace(arch, experts=dataclasses.replace(arch.experts, dense_layers=0))
+    _, found = generate(tmp_path, "llamacpp", PYTHON, arch, "fp32")
+    _, expected = generate(tmp_path, "torch", sys.executable, arch, "fp32")
+    assert found == expected
+
+
+@needs_llamacpp
+@pytest.mark.parametrize("precision", ["q8_0", "q4_0", "bf16"])
+def test_quantised_weights_take_what_the_accounting_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    arch = dataclasses.replace(architectures.LLAMA, **WIDE)
+    loaded, tokens = generate(tmp_path, "llamacpp", PYTHON, arch, precision)
+    assert loaded["weights_bytes"] == pytest.approx(weights_bytes(arch, formats_for(precision)), rel=0.01)
+    assert loaded["kv_cache_bytes"] > 0
+    assert len(tokens) == 3
+    left = list((tmp_path / "aiprof" / "gguf").glob("*.gguf"))
+    assert len(left) == 1
+
+
+@needs_llamacpp
+def test_a_disk_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    with pytest.raises(WorkerError, match="XDG_CACHE_HOME") as caught:
+        generate(tmp_path, "llamacpp", PYTHON, architectures.QWEN2, "bf16")
+    assert caught.value.kind == "weights"
