@@ -28,7 +28,7 @@ def trusted_uuid(uuid: str | None, all_uuids: Sequence[str | None]) -> tuple[str
     """
     if not uuid:
         return None, "the driver reports no UUID; the PCI address is used instead"
-    digits = re.sub(r"^(GPU|MIG)-", "", uuid)
+    digits = re.sub(r"^[A-Za-z]*[G-Zg-z][A-Za-z]*-", "", uuid)  # a vendor's prefix is no hexadecimal number
     if not re.search(r"[1-9a-fA-F]", digits):
         return None, f"the driver reports the all-zero UUID {uuid}; the PCI address is used instead"
     if list(all_uuids).count(uuid) > 1:

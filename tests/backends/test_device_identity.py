@@ -43,3 +43,13 @@ def test_trusted_uuid() -> None:
         assert rejected is None
         assert note is not None
         assert word in note
+
+
+@pytest.mark.parametrize("uuid", ["GPU-0000-00", "MIG-0000", "ACME-0000-0000", "0000-0000", "NPU-"])
+def test_no_vendors_prefix_makes_zeros_an_identity(uuid: str) -> None:
+    assert trusted_uuid(uuid, [uuid])[0] is None
+
+
+@pytest.mark.parametrize("uuid", ["GPU-000a", "ACME-0010", "abcd-ef00"])
+def test_anything_else_is_one(uuid: str) -> None:
+    assert trusted_uuid(uuid, [uuid]) == (uuid, None)
