@@ -8,7 +8,7 @@ from profiler.backends.base import Device
 from profiler.errors import UsageError, unknown
 from profiler.models.architecture import Architecture
 from profiler.models.formats import Formats
-from profiler.worker.fake_engine import DEFAULTS
+from profiler.worker.fake_engine import DEFAULTS, DEVICES
 
 
 class FakeEngine:
@@ -23,8 +23,11 @@ class FakeEngine:
         return None
 
     def device_string(self, device: Device, hello: dict[str, Any]) -> str:
-        """The engine knows its devices by the keys that the backend gives them."""
-        return device.key
+        """The engine knows its own devices by their keys; of any other it makes its plainest one.
+
+        Its numbers are simulated on whatever device they are said to be; sensors of that device are real.
+        """
+        return device.key if device.key in DEVICES else "fake-0"
 
     def options(self, given: dict[str, str]) -> dict[str, Any]:
         """Parse ``key=value`` pairs to the types of the defaults.

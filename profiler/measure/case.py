@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
+from profiler.measure.case_watch import CaseWatch, SensorColumns
 from profiler.measure.context import CaseContext, StartFailedError, StartOutcome
 from profiler.measure.interference import interference_flag
 from profiler.measure.plan import least_seconds
@@ -22,9 +23,23 @@ from profiler.results.schema import Failure, Flag, NoiseFloor, Work
 SampleColumns = dict[str, list[Any]]
 
 
+class Measured(NamedTuple):
+    """What there is to write of a case.
+
+    Attributes:
+        fields: of its record.
+        stamps: of every token, as columns.
+        sensors: reads of every sensor, as columns; without rows where nothing was read.
+    """
+
+    fields: dict[str, Any]
+    stamps: SampleColumns
+    sensors: SensorColumns
+
+
 def measure_case(
     context: CaseContext, seconds: float, noise: NoiseFloor, *, repeat_on_interference: bool
-) -> tuple[dict[str, Any], SampleColumns]:
+) -> Measured:
     """Measure a case.
 
     Args:
@@ -34,15 +49,16 @@ def measure_case(
         repeat_on_interference: whether a disturbed start is made once more.
 
     Returns:
-        The fields of its record without ``prev_sha256`` and ``samples``, and the raw samples.
+        The fields of its record without ``prev_sha256`` and references to samples, and the raw samples.
     """
     started = datetime.now(UTC)
     began = context.clock.now()
+    watch = CaseWatch(context.sensing, context.device)
     fields: dict[str, Any] = {
         "spec": context.spec,
         "predicted": context.predicted,
         "started_utc": started.isoformat(timespec="seconds"),
-        "simulated": context.engine.simulated or context.device.simulated,
+        "simulated": context.engine.simulated or context.device.simulated or context.sensing.simulated,
         "work": _work(context),
     }
     starts = _Starts(context, noise, seconds, repeat_on_interference)
@@ -61,7 +77,7 @@ def measure_case(
             "status": "ok",
             "measurements": measured,
             "binding_ceilings": binding,
-            "flags": (*found, *starts.disturbances),
+            "flags": (*found, *starts.disturbances, *watch.flags(starts.used)),
         }
     except StartFailedError as error:
         failure = Failure(kind=error.kind, stage=error.stage, message=error.message, log_tail=error.log_tail)
@@ -69,9 +85,13 @@ def measure_case(
     fields |= {
         "starts": tuple(outcome.record for outcome in starts.outcomes),
         "trials": tuple(trial for outcome in starts.outcomes for trial in outcome.trials),
+        "phases": tuple(
+            phase for outcome in starts.outcomes for phase in outcome.power.phases(watch.origin_ns)
+        ),
+        "energies": tuple(energy for outcome in starts.outcomes for energy in outcome.energies),
         "elapsed_s": context.clock.now() - began,
     }
-    return fields, _samples(starts.outcomes)
+    return Measured(fields, _samples(starts.outcomes), watch.columns())
 
 
 def _work(context: CaseContext) -> Work:

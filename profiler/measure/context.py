@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from profiler.backends.base import Backend, Device, Unavailable
+from profiler.backends.base import Backend, Device
 from profiler.engines.base import Engine
 from profiler.measure.clock import BudgetClock
 from profiler.measure.events import Listener
+from profiler.measure.sensing import Sensing
+from profiler.measure.start_energy import StartEnergy
 from profiler.measure.stop import Decision
 from profiler.models.catalogue import ResolvedModel
 from profiler.models.formats import Formats
-from profiler.results.schema import CaseSpec, Ceiling, Prediction, StartRecord, TrialRecord
+from profiler.results.schema import CaseSpec, Ceiling, EnergyRecord, Prediction, StartRecord, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class CaseContext:
         soak_s: hold the trials for this long, whatever is known by then, or None.
         log_path: where the worker's output goes.
         ceilings: what the devices of the run can do.
+        sensing: the sensors of the sweep, being sampled.
     """
 
     spec: CaseSpec
@@ -63,6 +66,7 @@ class CaseContext:
     timeouts: Timeouts
     clock: BudgetClock
     emit: Listener
+    sensing: Sensing
     ceilings: tuple[Ceiling, ...] = ()
 
 
@@ -96,8 +100,8 @@ class StartOutcome:
         memory: the worker's answer to ``memory`` after the trials.
         device_used_bytes: samples of the memory in use on the device.
         host_used_bytes: samples of the memory in use on the host, within the control group's limit.
-        energy: joules over the measured trials, or why there are none.
-        energy_scope: what the energy counter covers.
+        energies: energy of each phase by each meter.
+        power: what the start did for its energy, with its moments.
         decision: why the trials ended, with the estimate of the phase that is known least well.
         warm_up: how warm-up went, in words.
         flags: codes that follow from the trials: ``few_trials``, ``not_steady``, ``drift``.
@@ -109,8 +113,8 @@ class StartOutcome:
     loaded: dict[str, Any]
     memory: dict[str, Any]
     device_used_bytes: list[int]
-    energy: float | Unavailable
-    energy_scope: str
+    energies: tuple[EnergyRecord, ...]
+    power: StartEnergy
     decision: Decision
     warm_up: str
     flags: tuple[str, ...]

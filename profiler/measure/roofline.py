@@ -9,8 +9,9 @@ from statistics import fmean
 from profiler.ceilings.matrix import matrix_ceiling_name
 from profiler.ceilings.roofline import bound, find_ceiling
 from profiler.measure.context import StartOutcome
+from profiler.measure.energy_summary import NO_DECODE
 from profiler.measure.stats import Estimate, rate_interval
-from profiler.measure.summary import NO_DECODE, as_measurement, phase_time
+from profiler.measure.summary import as_measurement, phase_time
 from profiler.results.schema import CaseSpec, Ceiling, Measurement, TrialRecord, Work
 
 NO_BANDWIDTH = "the read bandwidth was not measured with this case"

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 
-from profiler.backends.base import EnergyReading, Unavailable
+from profiler.backends.base import Unavailable
 from profiler.backends.cpu import CpuBackend
 from profiler.ceilings.bandwidth import PROBES_PER_SIDE, probe_read_bandwidth
 from profiler.engines.process import WorkerError, WorkerProcess
 from profiler.measure.context import CaseContext, StartFailedError, StartOutcome
 from profiler.measure.events import StageEntered, TrialFinished
 from profiler.measure.memory import free_bytes, refuse_if_misplaced
+from profiler.measure.phase_energies import Run
 from profiler.measure.plan import WARM_UP_SHARE
+from profiler.measure.start_energy import StartEnergy
 from profiler.measure.steady import WarmUp, flags_after
 from profiler.measure.stop import Decision, decide
-from profiler.results.schema import StartRecord, TrialRecord
-from profiler.sensors.energy import joules_between
+from profiler.results.schema import EnergyRecord, StartRecord, TrialRecord
+from profiler.sensors.meters import DEVICE
 from profiler.workload.token_ids import token_ids
 
 # Kept back from the trials for the second probe and for ending the worker.
@@ -57,6 +62,7 @@ class _Start:
         self.seconds = seconds
         self.stage = "start"
         self.seen = _Progress()
+        self.power = StartEnergy(context.sensing, context.device, context.spec, index, seconds)
 
     def run(self) -> StartOutcome:
         worker: WorkerProcess | None = None
@@ -79,16 +85,20 @@ class _Start:
         self._enter("probe")
         before = self._probe(worker, device)
         self._enter("load")
+        began_ns = time.monotonic_ns()
         loaded = self._load(worker, device)
+        self.power.note("load", began_ns)
         self._sample_device_memory()
+        self.power.rest()
         self._enter("warm-up")
+        began_ns = time.monotonic_ns()
         warm_up = self._warm_up(worker)
+        self.power.note("warm-up", began_ns)
         self._enter("trials")
-        first = context.backend.energy(context.device)
-        began = context.clock.now()
+        began_ns = time.monotonic_ns()
         decision = self._trials(worker)
-        measured_s = context.clock.now() - began
-        energy, scope = _energy(first, context.backend.energy(context.device))
+        self.power.note("trials", began_ns)
+        self.power.repeat(partial(self._repeat, worker))
         self._sample_device_memory()
         self.stage = "memory"
         memory = worker.request("memory", context.timeouts.probe_s)
@@ -96,6 +106,7 @@ class _Start:
         after = self._probe(worker, device)
         measured = [trial.e2e_s for trial in self.seen.trials if not trial.warm_up]
         flags = flags_after(warm_up, measured, decision.estimate.relative_half_width)
+        energies = self.power.records()
         record = StartRecord(
             index=self.index,
             used=True,
@@ -105,8 +116,8 @@ class _Start:
             stopped_by=decision.reason,
             probe_before_bytes_per_s=before,
             probe_after_bytes_per_s=after,
-            energy_j=energy if isinstance(energy, float) else None,
-            measured_s=measured_s,
+            energy_j=_joules_of_trials(energies, sum(measured)),
+            measured_s=sum(measured),
             details=loaded["details"],
         )
         return StartOutcome(
@@ -117,8 +128,8 @@ class _Start:
             memory=memory,
             device_used_bytes=self.seen.device_used,
             host_used_bytes=self.seen.host_used,
-            energy=energy,
-            energy_scope=scope,
+            energies=energies,
+            power=self.power,
             decision=decision,
             warm_up=warm_up.explain(),
             flags=(*decision.flags, *flags),
@@ -132,6 +143,10 @@ class _Start:
         context = self.context
         hello = worker.request(
             "hello", context.timeouts.hello_s, engine=context.engine.name, options=context.options
+        )
+        # A simulated engine's stamps may run ahead of the clock that sensors go by.
+        self.power.done.virtual = bool(hello["simulated"]) and not hello["engine"]["details"].get(
+            "real_time", True
         )
         return context.engine.device_string(context.device, hello)
 
@@ -198,7 +213,8 @@ class _Start:
             if trial.decode_s is not None:
                 decode.append(trial.decode_s)
             # Two trials are made whatever the time, or there would be no interval at all.
-            left = self.deadline - CLOSING_S - context.clock.now() if len(prefill) > 1 else None
+            kept_s = CLOSING_S + self.power.reserve_s
+            left = self.deadline - kept_s - context.clock.now() if len(prefill) > 1 else None
             if context.soak_s is not None and left is not None:
                 left = began + context.soak_s - context.clock.now()
             decisions = [
@@ -216,27 +232,39 @@ class _Start:
 
     def _trial(self, worker: WorkerProcess, *, warm_up: bool) -> TrialRecord:
         """Run one complete prefill and decode with token ids never used before."""
-        context, spec, number = self.context, self.context.spec, len(self.seen.trials)
-        vocabulary = context.model.architecture.vocab_size
+        number = len(self.seen.trials)
+        began = self.context.clock.now()
+        result = self._run(worker, self._prompts(number), self.context.spec.output_tokens)
+        trial = self._checked(result, number, warm_up)
+        self.context.clock.account(trial.e2e_s, began)
+        self.seen.longest_s = max(self.seen.longest_s, trial.e2e_s)
+        self.seen.trials.append(trial)
+        if not warm_up:
+            self.power.ran(_stamps(result))
+        return trial
+
+    def _repeat(self, worker: WorkerProcess, purpose: str, number: int, output_tokens: int) -> Run:
+        """Run a batch for its energy only."""
+        return _stamps(self._run(worker, self._prompts(number, f"/{purpose}"), output_tokens))
+
+    def _prompts(self, number: int, purpose: str = "") -> list[list[int]]:
+        """Return the token ids of a batch; trials and what is repeated never share any."""
+        spec, vocabulary = self.context.spec, self.context.model.architecture.vocab_size
         # Two cases of one scenario must not share prompts either.
-        label = f"{spec.scenario}/{spec.variant}/{spec.batch}"
-        prompts = [
+        label = f"{spec.scenario}/{spec.variant}/{spec.batch}{purpose}"
+        return [
             token_ids(label, spec.seed, self.index, number, request, spec.prompt_tokens, vocabulary)
             for request in range(spec.batch)
         ]
-        began = context.clock.now()
-        result = worker.request(
-            "run", self._run_timeout(), prompt_ids=prompts, output_tokens=spec.output_tokens, return_ids=False
+
+    def _run(self, worker: WorkerProcess, prompts: list[list[int]], output_tokens: int) -> dict[str, Any]:
+        return worker.request(
+            "run", self._run_timeout(), prompt_ids=prompts, output_tokens=output_tokens, return_ids=False
         )
-        trial = self._checked(result, number, warm_up)
-        context.clock.account(trial.e2e_s, began)
-        self.seen.longest_s = max(self.seen.longest_s, trial.e2e_s)
-        self.seen.trials.append(trial)
-        return trial
 
     def _checked(self, result: dict[str, Any], number: int, warm_up: bool) -> TrialRecord:
         """Turn the worker's stamps into a trial; stamps that cannot be true fail the case."""
-        submit, first, last = (int(result[name]) for name in ("submit_ns", "first_token_ns", "last_token_ns"))
+        submit, first, last = _stamps(result)
         steps = result.get("step_ns")
         outputs = self.context.spec.output_tokens
         if not submit < first <= last or (outputs > 1 and first == last):
@@ -278,12 +306,17 @@ class _Start:
         )
 
 
-def _energy(
-    first: EnergyReading | Unavailable, second: EnergyReading | Unavailable
-) -> tuple[float | Unavailable, str]:
-    """Return the joules between two readings (or why there are none) and what they cover."""
-    if isinstance(first, Unavailable):
-        return first, "none"
-    if isinstance(second, Unavailable):
-        return second, first.scope
-    return joules_between(first, second), first.scope
+def _stamps(result: dict[str, Any]) -> Run:
+    return Run(*(int(result[name]) for name in ("submit_ns", "first_token_ns", "last_token_ns")))
+
+
+def _joules_of_trials(energies: Sequence[EnergyRecord], seconds: float) -> float | None:
+    """Return the device's own energy over the measured trials.
+
+    Where their window was too short and the same requests were repeated, it is that of the repetition for
+    the time of the trials.
+    """
+    for item in energies:
+        if (item.covers, item.phase) == (DEVICE, "trials") and item.joules is not None:
+            return item.joules * seconds / item.active_s
+    return None

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from profiler.backends.base import Unavailable
 from profiler.measure.context import StartOutcome
+from profiler.measure.energy_summary import NO_DECODE, energy_flags, energy_measurements
 from profiler.measure.memory import memory_measurements
 from profiler.measure.stats import Estimate, interval_from_starts, mean_interval, rate_interval
 from profiler.measure.steady import drift
@@ -15,7 +15,6 @@ from profiler.results.schema import CaseSpec, Flag, Measurement, TrialRecord
 
 ONE_START_HINT = "make at least three starts before buying: --preset standard, or --starts 3"
 MORE_TIME = "give more time: a larger --budget"
-NO_DECODE = "the scenario generates one token: there is no decode phase"
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def measurements(spec: CaseSpec, outcomes: Sequence[StartOutcome]) -> dict[str, 
     found["ttft_s"] = found["prefill_s"]
     found |= memory_measurements(spec, outcomes)
     found |= _loading(outcomes)
-    found |= _energy(spec, outcomes)
+    found |= energy_measurements([outcome.energies for outcome in outcomes])
     return found
 
 
@@ -122,30 +121,6 @@ def _loading(outcomes: Sequence[StartOutcome]) -> dict[str, Measurement]:
     return found
 
 
-def _energy(spec: CaseSpec, outcomes: Sequence[StartOutcome]) -> dict[str, Measurement]:
-    """Energy over the measured trials of all starts, from plain reads of a counter."""
-    missing = next((outcome.energy for outcome in outcomes if isinstance(outcome.energy, Unavailable)), None)
-    units = {"energy_j": "J", "power_mean_w": "W", "energy_per_output_token_j": "J/token"}
-    if missing is not None:
-        return {name: Measurement.missing(unit, str(missing)) for name, unit in units.items()}
-    joules = sum(outcome.energy for outcome in outcomes if isinstance(outcome.energy, float))
-    seconds = sum(outcome.record.measured_s for outcome in outcomes)
-    trials = sum(len(outcome.measured(lambda trial: trial.e2e_s)) for outcome in outcomes)
-    tokens = trials * spec.batch * spec.output_tokens
-    values = {
-        "energy_j": joules,
-        "power_mean_w": joules / seconds,
-        "energy_per_output_token_j": joules / tokens,
-    }
-    method = "difference of two reads of the energy counter round the measured trials, gross"
-    return {
-        name: Measurement(
-            value=value, unit=units[name], n=len(outcomes), method=method, scope=outcomes[0].energy_scope
-        )
-        for name, value in values.items()
-    }
-
-
 def flags(spec: CaseSpec, outcomes: Sequence[StartOutcome], target: float, *, simulated: bool) -> list[Flag]:
     """Return the flags that follow from the trials; interference is judged elsewhere.
 
@@ -168,7 +143,7 @@ def flags(spec: CaseSpec, outcomes: Sequence[StartOutcome], target: float, *, si
         found.append(Flag(code="one_start", text=text, hint=ONE_START_HINT))
     for outcome in outcomes:
         found += _start_flags(outcome, target)
-    return found
+    return found + energy_flags([outcome.energies for outcome in outcomes])
 
 
 def _start_flags(outcome: StartOutcome, target: float) -> list[Flag]:

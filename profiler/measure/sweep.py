@@ -27,6 +27,8 @@ from profiler.measure.extrapolate import extrapolated
 from profiler.measure.plan import engine_options, least_seconds
 from profiler.measure.prepare import Prepared, Selection, prepare, python_for, select
 from profiler.measure.request import SweepRequest
+from profiler.measure.sensing import Sensing
+from profiler.measure.start_energy import LONGEST_IDLE_S
 from profiler.models.formats import Formats
 from profiler.results.read import Run, read_run
 from profiler.results.schema import (
@@ -78,12 +80,15 @@ class Sweep:
             MeasurementError: the disk refused a record.
         """
         began = self.clock.now()
-        with _log() as log_path:
+        with _log() as log_path, Sensing(self.selection.devices) as sensing:
+            if sensing.reads_energy:
+                self.emit(Preparing("reading the power of the idle box"))
+                sensing.watch_idle(_idle_seconds(self.selection))
             prepared = prepare(self.selection, self.emit, self.timeouts, log_path)
-            record = _run_record(prepared)
+            record = _run_record(prepared, sensing)
             with RunWriter.create(path, record) as writer:
                 deadline = began + record.settings.budget_s
-                self._measure(writer, prepared.selection, record.cases, deadline, log_path, [])
+                self._measure(writer, prepared.selection, record.cases, deadline, log_path, sensing, [])
         return read_run(path)
 
     def _measure(
@@ -93,6 +98,7 @@ class Sweep:
         cases: Sequence[PlannedCase],
         deadline: float,
         log_path: Path,
+        sensing: Sensing,
         finished: list[CaseRecord],
     ) -> None:
         """Measure ``cases``, add them to ``finished``, and close the run when none is left."""
@@ -105,17 +111,20 @@ class Sweep:
                 self.emit(OutOfBudget(len(cases) - position))
                 return
             self.emit(CaseStarted(position + 1, len(cases), planned.spec, seconds))
-            context = self._context(selection, record, planned, log_path)
+            context = self._context(selection, record, planned, log_path, sensing)
             noise = _noise_floor(record, planned.spec)
-            fields, samples = measure_case(
+            found = measure_case(
                 context, seconds, noise, repeat_on_interference=record.settings.repeat_on_interference
             )
+            fields, case_id = found.fields, planned.spec.case_id
             if fields["status"] == "ok":
                 fields["measurements"] |= extrapolated(
                     planned.spec, fields["measurements"], _all_specs(record), finished
                 )
-            if samples["start"]:
-                fields["samples"] = writer.write_samples(planned.spec.case_id, samples)
+            if found.stamps["start"]:
+                fields["samples"] = writer.write_samples(case_id, found.stamps)
+            if len(found.sensors["sensor"]):
+                fields["sensor_samples"] = writer.write_samples(case_id, found.sensors, suffix=".sensors")
             finished.append(writer.append(fields))
             self.emit(CaseFinished(finished[-1]))
         writer.close()
@@ -134,7 +143,12 @@ class Sweep:
         return seconds if seconds > 0.5 * least else None
 
     def _context(
-        self, selection: Selection, record: RunRecord, planned: PlannedCase, log_path: Path
+        self,
+        selection: Selection,
+        record: RunRecord,
+        planned: PlannedCase,
+        log_path: Path,
+        sensing: Sensing,
     ) -> CaseContext:
         spec = planned.spec
         target = record.settings.target_relative_half_width
@@ -159,6 +173,7 @@ class Sweep:
             clock=self.clock,
             emit=self.emit,
             ceilings=record.ceilings,
+            sensing=sensing,
         )
 
     def resume(self, path: Path, run: Run) -> Run:
@@ -169,7 +184,7 @@ class Sweep:
         """
         finished = {case.spec.case_id for case in run.cases}
         rest = [case for case in run.record.cases if case.spec.case_id not in finished]
-        with _log() as log_path:
+        with _log() as log_path, Sensing(self.selection.devices) as sensing:
             self.emit(Preparing("checking that the box is still the one the run was made on"))
             prepared = prepare(self.selection, self.emit, self.timeouts, log_path)
             changes = changes_since(run.record, prepared)
@@ -179,7 +194,7 @@ class Sweep:
             writer, _ = RunWriter.resume(path)
             with writer:
                 deadline = self.clock.now() + sum(case.seconds for case in rest)
-                self._measure(writer, prepared.selection, rest, deadline, log_path, list(run.cases))
+                self._measure(writer, prepared.selection, rest, deadline, log_path, sensing, list(run.cases))
         return read_run(path)
 
 
@@ -236,9 +251,17 @@ STABLE_DETAILS = frozenset(
 )
 
 
-def _run_record(prepared: Prepared) -> RunRecord:
+def _idle_seconds(selection: Selection) -> float:
+    """Return how long to look at the idle box: a tenth of a case, or 3% of the whole where that is less."""
+    seconds = 0.1 * selection.preset.seconds_per_case
+    if selection.request.budget_s is not None:
+        seconds = min(seconds, 0.03 * selection.request.budget_s)
+    return min(LONGEST_IDLE_S, max(1.0, seconds))
+
+
+def _run_record(prepared: Prepared, sensing: Sensing) -> RunRecord:
     request = prepared.selection.request
-    simulated = any(device.simulated for device in prepared.devices)
+    simulated = any(device.simulated for device in prepared.devices) or sensing.simulated
     simulated = simulated or any(engine.simulated for engine in prepared.engines)
     return RunRecord(
         run_id=secrets.token_hex(16),
@@ -256,6 +279,8 @@ def _run_record(prepared: Prepared) -> RunRecord:
         cases=prepared.cases,
         skipped=prepared.skipped,
         simulated=simulated,
+        sensors=sensing.records(),
+        baselines=sensing.baselines(),
     )
 
 

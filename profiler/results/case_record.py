@@ -16,6 +16,7 @@ from profiler.results.record_base import (
     Prediction,
     Record,
 )
+from profiler.results.sensor_record import EnergyRecord, PhaseRecord
 
 
 class Work(Record):
@@ -68,8 +69,8 @@ class StartRecord(Record):
         stopped_by: why trials ended: ``target_reached``, ``last_look``, ``out_of_time``.
         probe_before_bytes_per_s: bandwidth probe before the trials.
         probe_after_bytes_per_s: bandwidth probe after the trials.
-        energy_j: energy over the measured trials from a plain counter, or None.
-        measured_s: wall time of the measured trials including the pauses between them.
+        energy_j: energy that the device used for the measured trials, or None; see ``energies``.
+        measured_s: time in which measured trials ran, without the pauses between them.
         details: what the engine says about how it runs.
     """
 
@@ -87,9 +88,9 @@ class StartRecord(Record):
 
 
 class SamplesRef(Record):
-    """Where the raw stamps of a case are."""
+    """Where the raw stamps or the sensor reads of a case are."""
 
-    file: Annotated[str, Field(pattern=r"^samples/[0-9a-f]{64}\.parquet$")]
+    file: Annotated[str, Field(pattern=r"^samples/[0-9a-f]{64}(\.sensors)?\.parquet$")]
     sha256: Identifier
     rows: Count
 
@@ -201,6 +202,10 @@ class CaseRecord(Record):
             says it meets first; only where both were measured.
         predicted: what the accounting expects, or None for a server whose model is not known.
         served: what was sent to a server and what became of it, or None for offline work.
+        phases: when the starts did what, on the time axis of ``sensor_samples``.
+        energies: energy of each phase of each start, by every meter.
+        samples: stamps of every token.
+        sensor_samples: reads of every sensor.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -218,8 +223,11 @@ class CaseRecord(Record):
     binding_ceilings: dict[Name, Name] = Field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
     failure: Failure | None = None
+    phases: tuple[PhaseRecord, ...] = ()
+    energies: tuple[EnergyRecord, ...] = ()
     samples: SamplesRef | None = None
     served: ServedRecord | None = None
+    sensor_samples: SamplesRef | None = None
 
     @model_validator(mode="after")
     def _failed_says_why(self) -> Self:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from profiler.results.fields import Count, Details, Finite, Name, Positive, Seed, Text, Utc
 from profiler.results.record_base import SCHEMA_VERSION, CaseSpec, Measurement, Prediction, Record
+from profiler.results.sensor_record import BaselineRecord, SensorRecord
 
 
 class PlannedCase(Record):
@@ -150,6 +151,8 @@ class RunRecord(Record):
         aiprof_version: version of the tool.
         command: the options of the sweep, so that it can be repeated.
         models: every model that a case names.
+        sensors: every sensor that was found, and for each source without any the reason.
+        baselines: power of the idle box before the first case.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -168,3 +171,5 @@ class RunRecord(Record):
     cases: tuple[PlannedCase, ...]
     skipped: tuple[SkippedCase, ...]
     simulated: bool
+    sensors: tuple[SensorRecord, ...] = ()
+    baselines: tuple[BaselineRecord, ...] = ()

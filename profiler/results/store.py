@@ -201,16 +201,27 @@ class RunWriter:
         self._last_sha256 = sha256_of(line.rstrip(b"\n"))
         return case
 
-    def write_samples(self, case_id: str, columns: Mapping[str, list[Any]]) -> SamplesRef:
-        """Write the raw stamps of a case as Parquet and return the reference for its record."""
+    def write_samples(self, case_id: str, columns: Mapping[str, Any], *, suffix: str = "") -> SamplesRef:
+        """Write raw samples of a case as Parquet and return the reference for its record.
+
+        Args:
+            case_id: of the case.
+            columns: name -> values, all equally long.
+            suffix: ``""`` for the stamps of tokens, ``".sensors"`` for the reads of sensors.
+
+        Raises:
+            MeasurementError: the disk refused it.
+        """
         import pyarrow
         from pyarrow import parquet
 
-        table = pyarrow.table(dict(columns))
+        # NaN stands for a missing value in arrays; on disk it is null.
+        arrays = {name: pyarrow.array(values, from_pandas=True) for name, values in columns.items()}
+        table = pyarrow.table(arrays)
         sink = pyarrow.BufferOutputStream()
         parquet.write_table(table, sink, compression="zstd")
         data = sink.getvalue().to_pybytes()
-        name = f"{SAMPLES_FOLDER}/{case_id}.parquet"
+        name = f"{SAMPLES_FOLDER}/{case_id}{suffix}.parquet"
         _write_whole(self.path / name, data)
         return SamplesRef(file=name, sha256=sha256_of(data), rows=table.num_rows)
 

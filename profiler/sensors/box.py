@@ -68,6 +68,11 @@ def names_of(device: Device) -> frozenset[str]:
     return frozenset(filter(None, (device.key, device.uuid, device.pci_address)))
 
 
+def is_made_up(device: Device) -> bool:
+    """Whether a device exists in the fake engine only; one behind a simulated library can have sensors."""
+    return device.backend == "fake"
+
+
 def is_box_wide(info: SensorInfo) -> bool:
     """Whether a sensor belongs to the box rather than to one accelerator."""
     return info.source in ("rapl", "cpu", "redfish", "command") or info.scope in (

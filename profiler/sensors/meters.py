@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from profiler.backends.base import Device, Unavailable
 from profiler.sensors.base import Kind, Scope, SensorInfo
-from profiler.sensors.box import is_box_wide, names_of
+from profiler.sensors.box import is_box_wide, is_made_up, names_of
 
 DEVICE = "device"
 """What the meter of the device under test covers."""
@@ -67,7 +67,7 @@ def state_sensors(device: Device, infos: Sequence[SensorInfo]) -> list[SensorInf
 
 
 def _own_meter(device: Device, infos: Sequence[SensorInfo], box: Sequence[Meter]) -> Meter:
-    if device.simulated:
+    if is_made_up(device):
         text = "a simulated device has no sensors"
         return Meter(DEVICE, "board", (), Unavailable("simulated", text, "measure a real device"))
     if device.backend == "cpu":

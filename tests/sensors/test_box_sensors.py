@@ -101,7 +101,7 @@ def test_a_device_without_any_sensor_says_why() -> None:
     assert own.unavailable is not None
     assert own.unavailable.code == "no_sensor"
     assert "AIPROF_POWER_COMMAND" in own.unavailable.remedy
-    (simulated,) = meters_for(replace(GPU, simulated=True), [BOARD])
+    (simulated,) = meters_for(replace(GPU, backend="fake"), [BOARD])
     assert simulated.unavailable is not None
     assert simulated.unavailable.code == "simulated"
     (cpu,) = meters_for(CPU, [sensor("rapl", "cpu", "package", unavailable=NOTHING)])

@@ -1,0 +1,239 @@
+"""The sensors of a sweep: one sampler process from before the first load to after the last case."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from profiler import registry
+from profiler.backends.base import Device, Unavailable
+from profiler.results.schema import BaselineRecord, Measurement, Reason, SensorRecord
+from profiler.sensors.base import Energy, Read, SensorInfo
+from profiler.sensors.box import BoxSensors, find_sensors, is_made_up
+from profiler.sensors.meters import DEVICE, Meter, meters_for, state_sensors
+from profiler.sensors.sampler import Sampler
+from profiler.sensors.self_check import self_check
+from profiler.sensors.ticks import Series
+from profiler.sensors.totals import total
+from profiler.sensors.window import refuse_if_too_wide
+
+MAX_RESTARTS = 3
+LIMIT = 0.25
+"""A value that is uncertain by more than this part of itself is not given."""
+
+# Reads of one case are kept, however long it is; a week is longer than any.
+_HISTORY_S = 7 * 86_400.0
+_SETTLE_S = 0.2  # after the sampler's start, which is work too
+
+
+class Sensing:
+    """Finds the sensors, samples those that matter, and says what they showed. Enter it before use.
+
+    Sensors of devices that the sweep does not use are listed and not sampled. For devices that only the
+    fake engine has, nothing is looked for.
+
+    Args:
+        devices: what the sweep measures.
+        box: the sensors; by default all that every source finds now.
+    """
+
+    def __init__(self, devices: Sequence[Device], box: BoxSensors | None = None) -> None:
+        self._devices = tuple(device for device in devices if not is_made_up(device))
+        if box is None:
+            box = find_sensors() if self._devices else BoxSensors((), {})
+        self.box = box
+        wanted = box.of(self._devices) if self._devices else []
+        self._sampler = Sampler(wanted, box.options, history_s=_HISTORY_S)
+        self._counted = self._at_boundaries(wanted)
+        self._idle: tuple[int, int] | None = None
+        self.deaths: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._sampler.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sampler.stop()
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a sensor that is sampled stands for another machine, or for none."""
+        return any(info.simulated for info in self.sampled)
+
+    @property
+    def sampled(self) -> list[SensorInfo]:
+        """The sensors that are sampled."""
+        infos = self._sampler.infos.values()
+        return [info for info in infos if info.unavailable is None and info.poll_hz > 0]
+
+    @property
+    def reads_energy(self) -> bool:
+        """Whether any energy or power is sampled."""
+        return any(info.unit in ("J", "W") and info.kind != "power_limit" for info in self.sampled)
+
+    def meters(self, device: Device) -> tuple[Meter, ...]:
+        """Return what speaks for the energy of a device (the first) and of the box; see ``meters_for``."""
+        infos = {info.key: info for info in self.box.infos} | self._sampler.infos
+        return meters_for(device, list(infos.values()))
+
+    def states(self, device: Device) -> list[SensorInfo]:
+        """Return the sensors of a device's clocks, temperature, throttling and the like."""
+        return state_sensors(device, self.sampled)
+
+    def keep_up(self) -> None:
+        """Take over what was read (at least every 20 minutes), and start the sampler again if it died."""
+        died = self._sampler.died
+        if died is None:
+            self._sampler.drain()
+        elif len(self.deaths) < MAX_RESTARTS:
+            self.deaths.append(died)
+            self._sampler.restart()
+
+    def forget(self, before_ns: int) -> None:
+        """Drop the reads before a moment: those of earlier cases."""
+        self._sampler.forget(before_ns)
+
+    def series(self, info: SensorInfo, t0_ns: int, t1_ns: int) -> Series:
+        """Return the reads of a sensor between two moments."""
+        return self._sampler.series(info.key, t0_ns, t1_ns)
+
+    def energy(self, meter: Meter, t0_ns: int, t1_ns: int, *, step_s: float | None = None) -> Energy:
+        """Return the energy of a meter over a window; uncertain by at most a quarter, or with a reason.
+
+        Args:
+            meter: of this object.
+            t0_ns: beginning, CLOCK_MONOTONIC.
+            t1_ns: end; waits for the first new values after it.
+            step_s: time of one step of the work, to warn of readings that fall in step with it.
+        """
+        if meter.unavailable is not None:
+            return self.no_energy(meter, t0_ns, t1_ns, meter.unavailable)
+        parts = self._parts(meter, t0_ns, t1_ns, step_s, widen=True)
+        if len({(energy.t0_ns, energy.t1_ns) for _, energy in parts}) > 1:
+            parts = self._parts(meter, t0_ns, t1_ns, step_s, widen=False)
+        return refuse_if_too_wide(total(parts), LIMIT)
+
+    def no_energy(self, meter: Meter, t0_ns: int, t1_ns: int, reason: Unavailable) -> Energy:
+        """Return that a meter has no energy of a window, and why."""
+        simulated = any(info.simulated for info in meter.sensors)
+        return Energy(None, None, "none", meter.scope, t0_ns, t1_ns, reason=reason, simulated=simulated)
+
+    def _parts(
+        self, meter: Meter, t0_ns: int, t1_ns: int, step_s: float | None, *, widen: bool
+    ) -> list[tuple[SensorInfo, Energy]]:
+        return [
+            (info, self._sampler.energy(info.key, t0_ns, t1_ns, widen=widen, step_period_s=step_s))
+            for info in meter.sensors
+        ]
+
+    def processes(self, device: Device) -> int | None:
+        """Return how many processes compute on a device right now, or None where that cannot be known."""
+        read = self._counted.get(device.key)
+        found = None if read is None else read()
+        return found if isinstance(found, int) else None
+
+    def _at_boundaries(self, infos: Sequence[SensorInfo]) -> dict[str, Read]:
+        """Return a reader of the process count of each device; it is too slow a call for the sampler."""
+        readers: dict[str, Read] = {}
+        for device in self._devices:
+            for info in state_sensors(device, infos):
+                if info.kind == "processes":
+                    source = registry.load("sensors", info.source, **self.box.options[info.source])
+                    read = source.open([info.key])[info.key]
+                    if not isinstance(read, Unavailable):
+                        readers[device.key] = read
+        return readers
+
+    def watch_idle(self, seconds: float) -> None:
+        """Let the box rest and remember the time; only where there is something to read."""
+        if not self.reads_energy:
+            return
+        time.sleep(_SETTLE_S)
+        begin_ns = time.monotonic_ns()
+        time.sleep(seconds)
+        self._idle = (begin_ns, time.monotonic_ns())
+
+    def baselines(self) -> tuple[BaselineRecord, ...]:
+        """Return the power of each device and of the box while it rested."""
+        if self._idle is None:
+            return ()
+        found: dict[tuple[str | None, str, tuple[str, ...]], BaselineRecord] = {}
+        for device in self._devices:
+            for meter in self.meters(device):
+                key = device.key if meter.covers == DEVICE else None
+                names = tuple(info.key for info in meter.sensors)
+                power = power_of(self.energy(meter, *self._idle))
+                record = BaselineRecord(device_key=key, covers=meter.covers, sensors=names, power_w=power)
+                found.setdefault((key, meter.covers, names), record)
+        return tuple(found.values())
+
+    def records(self) -> tuple[SensorRecord, ...]:
+        """Return every sensor with what the reads so far say about it."""
+        infos = {info.key: info for info in self.box.infos} | self._sampler.infos
+        sampled = {info.key for info in self.sampled}
+        return tuple(self._record(info, sampled=key in sampled) for key, info in infos.items())
+
+    def _record(self, info: SensorInfo, *, sampled: bool) -> SensorRecord:
+        why = info.unavailable
+        record = SensorRecord(
+            key=info.key, source=info.source, device=info.device, kind=info.kind, scope=info.scope,
+            unit=info.unit, sampled=sampled, note=info.note, simulated=info.simulated,
+            unavailable=None if why is None else reason_record(why),
+        )  # fmt: skip
+        reads = self._sampler.series(info.key) if sampled else None
+        if reads is None or not len(reads):
+            return record
+        check = self_check(info, reads, self._power_beside(info))
+        is_energy = info.kind in ("energy_counter", "power_instant", "power_average")
+        return record.model_copy(
+            update={
+                "reads_per_s": info.poll_hz,
+                "tick_s": check.tick_s if is_energy else None,
+                "call_median_s": check.call_median_s,
+                "call_p99_s": check.call_p99_s,
+                "relative_bound_1s": check.relative_bound_1s if is_energy else None,
+                "counter_to_power": check.counter_to_power,
+                "flags": check.flags if is_energy else (),
+            }
+        )
+
+    def _power_beside(self, counter: SensorInfo) -> tuple[SensorInfo, Series] | None:
+        """Return the power sensor of the same device and scope with its reads, to hold a counter against."""
+        if counter.kind != "energy_counter":
+            return None
+        for info in self.sampled:
+            beside = (info.device, info.scope) == (counter.device, counter.scope)
+            if beside and info.kind in ("power_instant", "power_average"):
+                return info, self._sampler.series(info.key)
+        return None
+
+
+VIRTUAL_TIME = Unavailable(
+    "virtual_time",
+    "the engine's time is made up, no sensor can follow it",
+    "let it take real time: --engine-option real_time=true",
+)
+
+
+def reason_record(why: Unavailable) -> Reason:
+    """Return a refusal as it goes into the record."""
+    return Reason(code=why.code, text=why.text, remedy=why.remedy)
+
+
+def power_of(energy: Energy) -> Measurement:
+    """Return the mean power over a window with its bound."""
+    if energy.joules is None or energy.bound_j is None:
+        return Measurement.missing("W", str(energy.reason))
+    watts, bound = energy.joules / energy.duration_s, energy.bound_j / energy.duration_s
+    return Measurement(
+        value=watts,
+        unit="W",
+        ci95=(max(0.0, watts - bound), watts + bound),
+        n=1,
+        method=f"{energy.method} over {energy.duration_s:.1f} s, ± bound of sampling",
+        scope=energy.scope,
+    )
