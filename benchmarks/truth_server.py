@@ -115,6 +115,11 @@ class TruthServer:
         if self._due:
             self._arm()
 
+    @property
+    def active(self) -> int:
+        """Streams that are being answered."""
+        return sum(one.stream is not None for one in self.connections)
+
     def truth(self) -> dict[str, Any]:
         """Return what was written: per request the TTFT and the mean time per token after the first chunk."""
         done = [one for one in self.streams if one.written_ns]
@@ -175,6 +180,8 @@ class _Connection(asyncio.Protocol):
         server = self._server
         if path == "/truth":
             self._json(200, server.truth())
+        elif path == "/active":
+            self._json(200, {"active": bool(server.active)})
         elif path == "/reset":
             server.streams.clear()
             self._json(200, {})
@@ -305,7 +312,8 @@ class _Connection(asyncio.Protocol):
     def _event(self, event: dict[str, Any], tail: bytes = b"") -> None:
         stream = self.stream
         assert stream is not None
-        whole = {"id": "cmpl-1", "object": "x", "created": 1760000000, "model": stream.model} | event
+        kind = "chat.completion.chunk" if stream.chat else "text_completion"
+        whole = {"id": "cmpl-1", "object": kind, "created": 1760000000, "model": stream.model} | event
         text = json.dumps(whole, ensure_ascii=False).encode()
         data = b"data: " + text + (b"\r\n\r\n" if stream.model == "crlf" else b"\n\n")
         if stream.model == "utf8":

@@ -55,10 +55,10 @@ def _title(run: Run) -> str:
 
 
 def _table(cases: Sequence[CaseRecord], *, with_slo: bool) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("load", no_wrap=True)
-    headings = ["requests", "TTFT p50", "tail", "TPOT p50", "tail", "out tok/s", "req/s"]
-    headings += ["good/s", "within"] if with_slo else []
+    headings = ["ok", "TTFT p50", "tail", "TPOT p50", "tail", "tok/s"]
+    headings += ["good/s", "within"] if with_slo else ["req/s"]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for case in cases:
@@ -66,8 +66,10 @@ def _table(cases: Sequence[CaseRecord], *, with_slo: bool) -> Table:
         cells: list[Text] = []
         for name in _TIMES:
             cells += [Text(_seconds(found.get(f"{name}_p50_s"))), _tail(found, name)]
-        cells += [_rate(found, "output_tokens_per_s"), _rate(found, "requests_per_s")]
-        if with_slo:
+        cells.append(_rate(found, "output_tokens_per_s"))
+        if not with_slo:
+            cells.append(_rate(found, "requests_per_s"))
+        else:
             cells += [Text(_number(found.get("goodput_requests_per_s")))]
             attained = found.get("slo_attainment")
             known = attained is not None and attained.value is not None
