@@ -1,25 +1,23 @@
-"""One load process from the inside: sends on schedule, keeps stamps, and reads answers when there is time."""
+"""One load process from the inside: sends on schedule, keeps stamps, and has answers read meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-import resource
-import ssl
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from typing import Any
 
+from profiler.load.backlog import Backlog
+from profiler.load.connect import FAILURES, Connector
 from profiler.load.connection import Connection
 from profiler.load.exchange import Exchange
 from profiler.load.job import Job
 from profiler.load.prompts import WARM_UP_TRIAL, RequestBuilder, token_counter
-from profiler.load.reading import Reading, reading_steps
 from profiler.load.redact import api_key
-from profiler.load.sockets import SocketSet
-from profiler.load.table import Builder, Requests
+from profiler.load.table import Requests
+from profiler.load.vitals import Vitals, cpu_s
 
 READ_EVERY_S = 0.001
 READ_FOR_S = 0.0003
@@ -31,30 +29,6 @@ AFTER_FAILURE_S = 0.1
 HELD_OPEN_S = 0.5
 """A stream that said [DONE] and does not end its framing is taken as over after this."""
 BODIES_AHEAD_BYTES = 32 * 2**20
-CONNECT_FAILURES = ("refused", "unreachable", "tls", "connect_timeout")
-
-
-@dataclass(frozen=True)
-class Vitals:
-    """How one load process did.
-
-    Attributes:
-        requests: requests that ended in it.
-        wall_s: from the go to the end of the last request.
-        cpu_s: processor time in that span, reading of answers included.
-        lag_s: how late its event loop was, one value per 10 ms (the kernel's timer adds up to 1 ms).
-        loop: event loop that ran.
-        gave_up: why it stopped sending before the end, or None.
-        max_waiting_bytes: most raw bytes that waited to be read.
-    """
-
-    requests: int
-    wall_s: float
-    cpu_s: float
-    lag_s: tuple[float, ...]
-    loop: str
-    gave_up: str | None
-    max_waiting_bytes: int
 
 
 class Client:
@@ -69,23 +43,19 @@ class Client:
         self.job = job
         self.max_response_bytes = job.limits.max_response_bytes
         self.ended = self.failed = 0
-        self._key = api_key(job.key_variable)
-        self._count = token_counter(job.tokenizer) if job.tokenizer else None
-        self._requests = RequestBuilder(
-            job.endpoints, job.api, job.model, job.prompts, job.features, self._key
-        )
-        self._tls: list[ssl.SSLContext | None] = [one.tls(job.ca_file) for one in job.endpoints]
-        self._builder = Builder(process)
+        key = api_key(job.key_variable)
+        count = token_counter(job.tokenizer) if job.tokenizer else None
+        self._requests = RequestBuilder(job.endpoints, job.api, job.model, job.prompts, job.features, key)
+        self._backlog = Backlog(job.api, process, key, count, job.limits.max_waiting_bytes)
+        self._connector = Connector(self, job.endpoints, job.ca_file, job.limits.connect_s)
         self._next_index = job.first
         self._bodies: deque[bytes] = deque()
         self._built_index = job.first
         self._ahead_bytes = 0
         self._idle: list[Connection] = []
         self._active: set[Connection] = set()
-        self._waiting: deque[Exchange] = deque()
-        self._waiting_bytes = self._max_waiting = 0
-        self._reading: tuple[Exchange, Generator[None, None, Reading]] | None = None
         self._lags = array("d")
+        self._lag_due = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._handles: dict[str, asyncio.TimerHandle] = {}
         self._stopping = self._warm = False
@@ -95,7 +65,6 @@ class Client:
         self._in_flight = 0
         self._t0 = 0
         self._over = asyncio.Event()
-        self._sockets = SocketSet()
 
     @property
     def closed_loop(self) -> bool:
@@ -112,7 +81,7 @@ class Client:
         job = self.job
         wanted = min(job.concurrency, 4096)
         for number in range(wanted):
-            connection = await self._connect(number % len(job.endpoints))
+            connection = await self._connector.open(number % len(job.endpoints))
             if isinstance(connection, Connection):
                 self._idle.append(connection)
             elif not self._idle:
@@ -136,7 +105,7 @@ class Client:
         self.ended = self.failed = 0
         self._over.clear()
         await asyncio.sleep(max(0.0, (t0_ns - time.monotonic_ns()) / 1e9))
-        before, began = _cpu_s(), time.monotonic()
+        before, began = cpu_s(), time.monotonic()
         self._tick("sweep", SWEEP_EVERY_S, self._sweep)
         self._tick("lag", LAG_EVERY_S, self._measure_lag)
         self._tick("read", READ_EVERY_S, self._read_some)
@@ -159,14 +128,18 @@ class Client:
             task.cancel()
         for connection in (*self._idle, *self._active):
             connection.close()
-        self._sockets.close()
-        while self._waiting or self._reading:
-            self._read_step()
+        self._connector.close()
+        requests = self._backlog.finish()
         vitals = Vitals(
-            self.ended, wall, _cpu_s() - before, tuple(self._lags),
-            type(asyncio.get_running_loop()).__module__.partition(".")[0], self._gave_up, self._max_waiting,
-        )  # fmt: skip
-        return self._builder.build(), vitals
+            requests=self.ended,
+            wall_s=wall,
+            cpu_s=cpu_s() - before,
+            lag_s=tuple(self._lags),
+            loop=type(asyncio.get_running_loop()).__module__.partition(".")[0],
+            gave_up=self._gave_up,
+            max_waiting_bytes=self._backlog.max_waiting_bytes,
+        )
+        return requests, vitals
 
     def stop(self, why: str = "interrupted") -> None:
         """Send nothing more and end what is on its way as ``cancelled``."""
@@ -253,7 +226,7 @@ class Client:
 
     async def _connect_and_send(self, endpoint: int, exchange: Exchange, body: bytes) -> None:
         exchange.endpoint = endpoint
-        connection = await self._connect(endpoint)
+        connection = await self._open(endpoint)
         if isinstance(connection, Connection) and not self._stopping:
             self._send(connection, exchange, body)
             return
@@ -262,27 +235,11 @@ class Client:
         exchange.end_ns = time.monotonic_ns()
         self._ended(None, exchange)
 
-    async def _connect(self, endpoint: int) -> Connection | tuple[str, str]:
-        """Return an open connection, or the name of the failure and what is behind it."""
-        url = self.job.endpoints[endpoint]
-        loop = asyncio.get_running_loop()
+    async def _open(self, endpoint: int) -> Connection | tuple[str, str]:
         try:
-            async with asyncio.timeout(self.job.limits.connect_s):
-                tls = self._tls[endpoint]
-                if tls is None:
-                    return await self._sockets.connect(url.host, url.port, lambda: Connection(self, endpoint))
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self, endpoint), url.host, url.port, ssl=tls
-                )
-                return connection
-        except TimeoutError:
-            return "connect_timeout", f"no connection within {self.job.limits.connect_s:g} s"
-        except ConnectionRefusedError:
-            return "refused", "nothing listens there"
-        except ssl.SSLError as error:
-            return "tls", error.reason or "the certificate or the protocol was not accepted"
-        except OSError as error:
-            return "unreachable", error.strerror or type(error).__name__
+            return await self._connector.open(endpoint)
+        except asyncio.CancelledError:
+            return "cancelled", "interrupted"
 
     def _dispatch(self) -> None:
         """Send everything that is due and wait for the next (open loop)."""
@@ -316,9 +273,7 @@ class Client:
         if not self._warm:
             self.ended += 1
             self.failed += exchange.failure is not None
-            self._waiting.append(exchange)
-            self._waiting_bytes += exchange.received
-            self._max_waiting = max(self._max_waiting, self._waiting_bytes)
+            self._backlog.add(exchange)
         self._watch_for_a_dead_server(exchange)
         usable = connection if connection is not None and connection.open else None
         if not self.closed_loop and not self._warm:
@@ -330,11 +285,9 @@ class Client:
         else:
             self._in_flight += 1
             self._later(AFTER_FAILURE_S, self._start_ramped)
-        while self._waiting_bytes > self.job.limits.max_waiting_bytes:
-            self._read_step()
 
     def _watch_for_a_dead_server(self, exchange: Exchange) -> None:
-        if exchange.failure not in CONNECT_FAILURES:
+        if exchange.failure not in FAILURES:
             self._refused_in_a_row = 0
             return
         self._refused_in_a_row += 1
@@ -343,7 +296,7 @@ class Client:
             self._gave_up = f"{self._refused_in_a_row} connections in a row failed: {exchange.message}"
 
     def _end_if_idle(self) -> None:
-        if self._in_flight == 0 and not (self.closed_loop and self._may_send() and self._warm):
+        if self._in_flight == 0:
             self._over.set()
 
     # Ticks --------------------------------------------------------------------------------------
@@ -363,8 +316,8 @@ class Client:
 
     def _measure_lag(self) -> None:
         now = time.monotonic()
-        due = getattr(self, "_lag_due", now)
-        self._lags.append(max(0.0, now - due))
+        if self._lag_due:
+            self._lags.append(max(0.0, now - self._lag_due))
         self._lag_due = now + LAG_EVERY_S
         self._tick("lag", LAG_EVERY_S, self._measure_lag)
 
@@ -385,28 +338,7 @@ class Client:
         self._tick("sweep", SWEEP_EVERY_S, self._sweep)
 
     def _read_some(self) -> None:
-        until = time.monotonic() + READ_FOR_S
-        while (self._waiting or self._reading) and time.monotonic() < until:
-            self._read_step()
-        if not self._waiting and len(self._bodies) < 64 and self._ahead_bytes < BODIES_AHEAD_BYTES:
+        self._backlog.read_for(READ_FOR_S)
+        if not self._backlog and len(self._bodies) < 64 and self._ahead_bytes < BODIES_AHEAD_BYTES:
             self._build_ahead()
         self._tick("read", READ_EVERY_S, self._read_some)
-
-    def _read_step(self) -> None:
-        """Read a little further in the answers that wait."""
-        if self._reading is None:
-            exchange = self._waiting.popleft()
-            steps = reading_steps(exchange, self.job.api, key=self._key, count=self._count)
-            self._reading = exchange, steps
-        exchange, steps = self._reading
-        try:
-            next(steps)
-        except StopIteration as end:
-            self._reading = None
-            self._waiting_bytes -= exchange.received
-            self._builder.add(exchange, end.value)
-
-
-def _cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime

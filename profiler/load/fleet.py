@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from profiler.errors import MeasurementError
-from profiler.load.client import Vitals
 from profiler.load.job import Job
 from profiler.load.process import load
 from profiler.load.table import Requests, merge
+from profiler.load.vitals import Vitals
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 GO_DELAY_S = 0.2

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from profiler.errors import AiprofError
-from profiler.load.client import Client, Vitals
+from profiler.load.client import Client
 from profiler.load.job import Job, LoopKind
 from profiler.load.table import Requests, from_arrays, to_arrays
+from profiler.load.vitals import Vitals
 from profiler.worker.isolation import die_with_parent
 
 PROGRESS_EVERY_S = 0.25

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiler.load import latency
-from profiler.load.client import Vitals
 from profiler.load.slo import Slo
 from profiler.load.table import Requests
+from profiler.load.vitals import Vitals
 from profiler.measure.percentiles import percentile_upper_bound
 from profiler.results.schema import CaseSpec, ClientCeiling, LoadProcess, Measurement, ServedRecord
 

@@ -10,11 +10,12 @@ import pytest
 from truth_server import TruthServer
 
 from profiler.load import latency
-from profiler.load.client import Client, Vitals
+from profiler.load.client import Client
 from profiler.load.endpoint import Api, parse_endpoint
 from profiler.load.job import Job, Limits
 from profiler.load.prompts import Features, PromptSpec
 from profiler.load.table import Requests
+from profiler.load.vitals import Vitals
 
 KEY = "sk-secret-0123456789"
 

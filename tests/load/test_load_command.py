@@ -1,0 +1,118 @@
+"""``aiprof load`` from the command line to a run on disk, with real load processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import parquet
+from truth_server import TruthServer
+
+from profiler.__main__ import main
+from profiler.results.load import load_runs
+from profiler.results.read import read_run
+
+KEY = "sk-secret-0123456789"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[TruthServer]:
+    """A server in a thread, as the command has a loop of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    made = TruthServer(ttft_ms=5, gap_ms=1)
+    asyncio.run_coroutine_threadsafe(made.start(), loop).result(60)
+    yield made
+    asyncio.run_coroutine_threadsafe(made.stop(), loop).result(60)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def aiprof(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_a_load_leaves_a_run_that_can_be_read(
+    server: TruthServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIPROF_API_KEY", KEY)
+    path = tmp_path / "run"
+    url = f"http://127.0.0.1:{server.port}"
+    shape = ("--prompt-tokens", "8", "--output-tokens", "6")
+    code = aiprof(
+        "load", url, *shape, "--concurrency", "2,3", "--requests", "70", "--processes", "2",
+        "--slo", "ttft_p90=60s", "--json", "--quiet", "--out", str(path),
+    )  # fmt: skip
+    assert code == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [case["spec"]["load"]["concurrency"] for case in document["cases"]] == [2, 3]
+    run = read_run(path)
+    for case in run.cases:
+        served = case.served
+        assert served is not None
+        assert (served.requests, served.ok, len(served.processes)) == (70, 70, 2)
+        assert case.measurements["slo_attainment"].value == 1
+        assert case.measurements["ttft_p90_s"].value is not None
+        assert "662" in str(case.measurements["ttft_p99_s"].reason)
+        assert case.samples is not None
+        rows = parquet.read_table(path / case.samples.file).to_pylist()
+        assert len(rows) == 70
+        assert all(len(row["chunk_since_sent_ns"]) == 6 for row in rows)
+    frame = load_runs(path)
+    assert set(frame["status"]) == {"ok"}
+    everything = b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
+    assert KEY.encode() not in everything
+    assert b"127.0.0.1" not in everything
+
+
+def test_a_server_that_refuses_everything_measures_nothing(
+    server: TruthServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--prompt-tokens", "8", "--output-tokens", "6", "--concurrency", "1", "--quiet")
+    url = f"http://127.0.0.1:{server.port}"
+    code = aiprof("load", url, "--model", "http-400", *flags, "--out", str(tmp_path / "x"))
+    assert code == 4
+    assert "HTTP 400" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--concurrency", "1"),
+        ("--concurrency", "0", "--scenario", "chat"),
+        ("--concurrency", "1", "--rate", "2", "--scenario", "chat"),
+        ("--rate", "1", "--scenario", "chat", "--arrivals", "gamma"),
+        ("--concurrency", "1", "--scenario", "chat", "--slo", "tttf=1s"),
+        ("--concurrency", "1", "--scenario", "chat", "--requests", "5", "--seconds", "3s"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(flags: tuple[str, ...]) -> None:
+    assert aiprof("load", "http://127.0.0.1:9", "--model", "m", *flags) == 2
+
+
+def test_what_a_server_does_not_understand_is_left_out(server: TruthServer, tmp_path: Path) -> None:
+    server.bodies.clear()
+    code = aiprof(
+        "load", f"http://127.0.0.1:{server.port}", "--model", "strict", "--prompt-tokens", "40",
+        "--output-tokens", "4", "--rate", "30", "--requests", "6", "--quiet", "--out", str(tmp_path / "run"),
+    )  # fmt: skip
+    assert code == 0
+    (case,) = read_run(tmp_path / "run").cases
+    assert case.spec.load is not None
+    assert case.spec.load.prompt == "text"
+    assert case.served is not None
+    # The server counts words and adds three tokens; two prompts of known length told the client.
+    assert case.served.prompt_tokens_received == pytest.approx(40)
+    last: dict[str, Any] = server.bodies[-1]
+    assert {"ignore_eos", "return_token_ids"} & set(last) == set()
