@@ -54,6 +54,7 @@ def memory_measurements(spec: CaseSpec, outcomes: Sequence[StartOutcome]) -> dic
         (str(m["engine_peak_reason"]) for m in memory if m.get("engine_peak_reason")), "not reported"
     )
     weights, cache = ([item[name] for item in loaded] for name in ("weights_bytes", "kv_cache_bytes"))
+    copies = [item.get("weight_copies_bytes") for item in loaded]
     engine, process = (
         [item[name] for item in memory] for name in ("engine_peak_bytes", "peak_process_bytes")
     )
@@ -61,6 +62,7 @@ def memory_measurements(spec: CaseSpec, outcomes: Sequence[StartOutcome]) -> dic
     samples, allocated = "largest of the samples between stages", "allocated by the engine"
     return {
         "weights_bytes": _largest(weights, "not reported", allocated, "engine"),
+        "weight_copies_bytes": _largest(copies, "not reported", allocated, "engine"),
         "kv_cache_bytes": _largest(cache, "not reported", allocated, "engine"),
         "peak_engine_bytes": _largest(engine, no_peak, "peak of the engine's allocator", "engine"),
         "peak_process_bytes": _largest(process, no_process, "peak resident set of the worker", "process"),

@@ -142,6 +142,7 @@ class FakeEngine:
             "load_s": self.options["load_s"],
             "compile_s": None,
             "details": {"simulated": True},
+            "weight_copies_bytes": 0,
         }
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,7 @@ class Parameters:
         self.max_tokens = max_tokens
         self._plain: list[Any] = []
         self._matrices: list[Matrix] = []
+        self._shared: list[Matrix] = []
         self._cache: list[Any] = []
 
     def empty(self, *shape: int, dtype: Any = None) -> Any:
@@ -118,6 +119,8 @@ class Parameters:
     def matrix(self, matrix: _Matrix) -> _Matrix:
         """Count and later pack ``matrix``; return it."""
         self._matrices.append(matrix)
+        if any(matrix.weight is weight for weight in self._plain):
+            self._shared.append(matrix)
         return matrix
 
     def linear(self, rows: int, columns: int, biased: bool = False) -> Linear:
@@ -171,10 +174,16 @@ class Parameters:
 
     @property
     def weights_bytes(self) -> int:
-        """Bytes of all weights as they are allocated now."""
+        """Bytes of all weights as they are allocated now, each weight once."""
         held = {id(matrix.weight): matrix.weight for matrix in self._matrices if matrix.weight is not None}
         held.update((id(weight), weight) for weight in self._plain)
-        return sum(map(_bytes, held.values())) + sum(matrix.packed_bytes for matrix in self._matrices)
+        packed = sum(matrix.packed_bytes for matrix in self._matrices)
+        return sum(map(_bytes, held.values())) + packed - self.weight_copies_bytes
+
+    @property
+    def weight_copies_bytes(self) -> int:
+        """Bytes of packed copies of weights that are held as they were, too: that of a tied head."""
+        return sum(matrix.packed_bytes for matrix in self._shared)
 
     @property
     def kv_cache_bytes(self) -> int:

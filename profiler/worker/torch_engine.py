@@ -92,6 +92,7 @@ class TorchEngine:
                 "torch": _build(),
                 **source.details,
             },
+            "weight_copies_bytes": parameters.weight_copies_bytes,
         }
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
