@@ -230,13 +230,15 @@ def worker_results() -> Target:
     from profiler.engines.process import WorkerError
     from profiler.measure.case import measure_case
     from profiler.measure.request import SweepRequest
+    from profiler.measure.sensing import Sensing
     from profiler.measure.sweep import Sweep, _run_record
     from profiler.results.schema import CaseRecord
 
     request = SweepRequest(engines=("fake",), scenarios=("decode-128",), batches=(1,), budget_s=60.0)
     sweep = Sweep(request, lambda event: None)
     prepared = sweep.plan()
-    record = _run_record(prepared)
+    sensing = Sensing(())
+    record = _run_record(prepared, sensing)
     tokens = record.cases[0].spec.output_tokens
     answers = {
         "hello": {
@@ -291,12 +293,12 @@ def worker_results() -> Target:
             return dict(result)
 
     def read(line: bytes) -> None:
-        found = json.loads(line)
+        answers = json.loads(line)
         with _folder() as folder:
-            context = sweep._context(prepared.selection, record, record.cases[0], folder / "log")
-            with mock.patch.object(start_module, "WorkerProcess", return_value=Stub(found)):
-                fields, _ = measure_case(context, 10.0, record.noise_floors[0], repeat_on_interference=False)
-        case = CaseRecord(prev_sha256="0" * 64, **fields)
+            context = sweep._context(prepared.selection, record, record.cases[0], folder / "log", sensing)
+            with mock.patch.object(start_module, "WorkerProcess", return_value=Stub(answers)):
+                found = measure_case(context, 10.0, record.noise_floors[0], repeat_on_interference=False)
+        case = CaseRecord(prev_sha256="0" * 64, **found.fields)
         json.dumps(case.model_dump(mode="json"), allow_nan=False, ensure_ascii=False).encode()
 
     documents = damaged_document([answers]).filter(lambda found: isinstance(found, dict))

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from profiler.errors import InputFileError
@@ -62,6 +63,7 @@ class CaseEvidence:
         reason: why it was skipped or did not run; None otherwise.
         lacking_bytes: memory that a skipped case lacks, or None.
         tampered: what was edited after it was written, or None.
+        unverified: where verifying was asked for, why it does not verify, or None.
         extra_flags: flags of the sweep's command line that a repetition needs, e.g. engine options.
         forecast: predicted figures by metric on a device that is not here; None for a measured case.
     """
@@ -76,6 +78,7 @@ class CaseEvidence:
     reason: str | None = None
     lacking_bytes: int | None = None
     tampered: str | None = None
+    unverified: str | None = None
     extra_flags: tuple[str, ...] = ()
     forecast: Mapping[str, Figure] | None = None
 
@@ -129,8 +132,12 @@ def case_label(spec: CaseSpec) -> str:
     return f"{spec.scenario}{quick} · {spec.model} · {spec.formats.weight_format} · {spec.load_label}"
 
 
-def candidates_of(runs: Sequence[Run]) -> tuple[Candidate, ...]:
+def candidates_of(runs: Sequence[Run], unverified: Mapping[Path, str] | None = None) -> tuple[Candidate, ...]:
     """Return the devices of the runs that have at least one case, in the order of the runs.
+
+    Args:
+        runs: as read from disk.
+        unverified: by folder, why a run does not verify.
 
     Raises:
         InputFileError: the runs hold more than :data:`MOST_CASES` cases.
@@ -146,7 +153,7 @@ def candidates_of(runs: Sequence[Run]) -> tuple[Candidate, ...]:
             options = _extra_flags(run.record.command) if device.simulated else ()
             key = (device.key, device.name, *options)
             gathered = found.setdefault(key, _Gathered(device))
-            gathered.add(run, device, tampered)
+            gathered.add(run, device, tampered, (unverified or {}).get(run.path))
     with_cases = [gathered for gathered in found.values() if gathered.pieces]
     names = [gathered.device.name for gathered in with_cases]
     return tuple(
@@ -183,7 +190,7 @@ class _Gathered:
     runs: list[str] = field(default_factory=list)
     pieces: list[CaseEvidence] = field(default_factory=list)
 
-    def add(self, run: Run, device: DeviceRecord, tampered: str | None) -> None:
+    def add(self, run: Run, device: DeviceRecord, tampered: str | None, unverified: str | None) -> None:
         """Add what ``run`` holds about ``device``."""
         before = len(self.pieces)
         name = run.path.resolve().name
@@ -204,6 +211,7 @@ class _Gathered:
                     engine_version=versions.get(spec.engine, "unknown"),
                     simulated=simulated or any(record.simulated for record in records),
                     tampered=tampered,
+                    unverified=unverified,
                     extra_flags=options,
                     **more,
                 )
@@ -250,6 +258,7 @@ def _joined(pieces: Sequence[CaseEvidence]) -> CaseEvidence:
         reason=last.reason,
         lacking_bytes=last.lacking_bytes,
         tampered=next((piece.tampered for piece in pieces if piece.tampered), None),
+        unverified=next((piece.unverified for piece in pieces if piece.unverified), None),
         extra_flags=last.extra_flags,
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from profiler.analysis.capacity import capacity, capacity_groups
 from profiler.analysis.cost import box_of, cost_figure
@@ -46,7 +47,7 @@ def judge(
         costs: prices in place of the policy's own cost file.
         predicted: candidates that are not here; their figures count only where the policy allows it.
     """
-    found = candidates_of(runs)
+    found = candidates_of(runs, _unverified(policy, runs))
     candidates = [one for one in found if not policy.backends or one.device.backend in policy.backends]
     candidates += predicted
     notes = [printable(warning) for run in runs for warning in run.warnings]
@@ -75,6 +76,20 @@ def judge(
         ranking=ranking(verdicts),
         notes=tuple(notes),
     )
+
+
+def _unverified(policy: Policy, runs: Sequence[Run]) -> dict[Path, str]:
+    """Return why runs do not verify, where the policy asks for that at all."""
+    if not any(requirement.evidence.verified for requirement in policy.requirements()):
+        return {}
+    from profiler.analysis.verify import verify_run  # it brings the code that measures
+
+    verified = {run.path: verify_run(run.path) for run in runs}
+    return {
+        path: str(found.findings[0]) if found.findings else "it is incomplete"
+        for path, found in verified.items()
+        if found.state != "verified"
+    }
 
 
 def _candidate(policy: Policy, candidate: Candidate, costs: Costs | None, error: float) -> CandidateVerdict:

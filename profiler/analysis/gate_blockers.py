@@ -44,6 +44,8 @@ def blockers_of(requirement: Requirement, case: CaseEvidence, figure: Figure) ->
     allow, needed = requirement.allow, requirement.evidence
     if case.tampered is not None:
         found.append(Blocker(f"the run was edited: {case.tampered}", "measure again"))
+    if needed.verified and case.unverified is not None:
+        found.append(Blocker(f"the run does not verify: {case.unverified}", "`aiprof verify` says more"))
     if case.simulated and "simulated" not in allow:
         found.append(Blocker("simulated: no hardware stands behind it", "measure the real device"))
     if figure.predicted and "predicted" not in allow:

@@ -96,12 +96,14 @@ class EvidenceNeeded:
         min_trials: measured trials in each of them.
         min_measured_s: wall time of all measured trials together.
         sensors: measurements that must have a value.
+        verified: whether the runs must verify (``aiprof verify``).
     """
 
     min_starts: int = DEFAULT_STARTS
     min_trials: int = 1
     min_measured_s: float = 0.0
     sensors: tuple[str, ...] = ()
+    verified: bool = False
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ class EvidenceFile(FileModel):
     min_trials: Annotated[int, Field(ge=1, le=100_000)] | None = None
     min_measured_s: Annotated[float, Field(ge=0, le=1e7)] | None = None
     sensors: tuple[Code, ...] | None = None
+    verified: bool | None = None
 
     @field_validator("sensors")
     @classmethod

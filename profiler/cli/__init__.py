@@ -26,6 +26,8 @@ COMMANDS = {
     "compare": "Say which boxes really differ, by how much, and how sure that is.",
     "cost": "Put a price on a million tokens, with what it rests on.",
     "predict": "Predict speed, memory and power on hardware that is not here.",
+    "verify": "Check a run: files unchanged, and every figure made again from the raw samples.",
+    "sign": "Sign a run with an Ed25519 key, so that others can see who vouches for it.",
     "gate": "Turn a buyer's requirements into pass, fail or undecided.",
     "export": "Write the results of runs as CSV, Parquet or JSON.",
 }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h)?")
+_CHALLENGE = re.compile(r"[A-Za-z0-9._:-]{8,200}")
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
 
@@ -44,6 +45,12 @@ def _options(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
         if "=" not in text:
             raise click.BadParameter(f"'{text}' is not KEY=VALUE")
     return dict(text.split("=", 1) for text in texts)
+
+
+def _challenge(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    if text is not None and not _CHALLENGE.fullmatch(text):
+        raise click.BadParameter("must be 8 to 200 letters, digits or . _ : - (nobody may guess it)")
+    return text
 
 
 @click.command(short_help="Profile this box: run the standard workloads and record how it does.")
@@ -86,6 +93,12 @@ def _options(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
     help="Run slices of N layers of a model that does not fit, and extrapolate.",
 )
 @click.option("--seed", type=int, help="Seed of prompts and random weights (default: 0).")
+@click.option(
+    "--challenge",
+    callback=_challenge,
+    metavar="TEXT",
+    help="A verifier's text, mixed into prompts and random weights; see docs/trust.md.",
+)
 @click.option("--python", metavar="PATH", help="Interpreter that has the engine (default: aiprof's own).")
 @click.option(
     "--engine-option",
@@ -193,11 +206,16 @@ def _show(run: Run, *, as_json: bool) -> int:
     from profiler.render.report import REPORT_FILE, write_report
     from profiler.render.table import print_run
     from profiler.render.view import run_view
+    from profiler.results.checksums import SIGNATURE_FILE
+    from profiler.results.store import list_page
 
     view = run_view(run)
     report: Path | None = None
     try:
+        if (run.path / SIGNATURE_FILE).exists():
+            raise OSError(None, "the run is signed, its page stays as it is")
         report = write_report([run], run.path / REPORT_FILE, title=run.path.resolve().name)
+        list_page(run.path)
     except OSError as error:
         click.echo(f"{run.path / REPORT_FILE}: cannot be written: {error.strerror}", err=True)
     if as_json:

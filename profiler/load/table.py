@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -77,6 +78,37 @@ class Requests:
         found["chunk_since_sent_ns"] = pyarrow.ListArray.from_arrays(offsets, since)
         found["chunk_tokens"] = pyarrow.ListArray.from_arrays(offsets, pyarrow.array(self.chunk_tokens))
         return found
+
+
+def from_samples(columns: Mapping[str, Any]) -> Requests:
+    """Return the requests that :meth:`Requests.samples` wrote; messages are not among them.
+
+    Args:
+        columns: Arrow columns by name.
+
+    Raises:
+        ValueError: they do not belong together.
+        KeyError: a column is missing.
+    """
+    integers: dict[str, NDArray[np.int64]] = {
+        name: np.array(
+            [-1 if value is None else value for value in columns[name].to_pylist()], dtype=np.int64
+        )
+        for name in INTEGERS
+    }
+    stamps = columns["chunk_since_sent_ns"].to_pylist()
+    tokens = columns["chunk_tokens"].to_pylist()
+    lengths = [len(one) for one in stamps]
+    if lengths != [len(one) for one in tokens]:
+        raise ValueError("chunks have more stamps than tokens, or fewer")
+    flat = np.array(list(chain.from_iterable(stamps)), dtype=np.int64)
+    return Requests(
+        integers,
+        {name: np.array(columns[name].to_pylist(), dtype=np.str_) for name in TEXTS},
+        np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+        flat + np.repeat(integers["sent_ns"], lengths),
+        np.array(list(chain.from_iterable(tokens)), dtype=np.int32),
+    )
 
 
 class Builder:

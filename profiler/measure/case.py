@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 from profiler.measure.case_watch import CaseWatch, SensorColumns
 from profiler.measure.context import CaseContext, StartFailedError, StartOutcome
+from profiler.measure.derive import figures_of
 from profiler.measure.interference import interference_flag
 from profiler.measure.plan import least_seconds
-from profiler.measure.roofline import roofline
-from profiler.measure.soak import sustained_ratio
 from profiler.measure.start import measure_start
-from profiler.measure.summary import flags, measurements
+from profiler.measure.summary import flags
 from profiler.models.slices import Depth, sliced
 from profiler.models.work import trial_work
 from profiler.results.schema import Failure, Flag, NoiseFloor, Work
@@ -68,11 +67,9 @@ def measure_case(
         found = flags(
             context.spec, starts.used, context.target_relative_half_width, simulated=fields["simulated"]
         )
-        measured = measurements(context.spec, starts.used)
-        near, binding = roofline(context.spec, fields["work"], starts.used, context.ceilings)
-        measured |= near
-        if context.soak_s is not None:
-            measured["sustained_ratio"] = sustained_ratio(starts.used[0].measured(lambda trial: trial.e2e_s))
+        measured, binding = figures_of(
+            context.spec, fields["work"], starts.used, context.ceilings, context.soak_s
+        )
         fields |= {
             "status": "ok",
             "measurements": measured,

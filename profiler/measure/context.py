@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from profiler.backends.base import Backend, Device
 from profiler.engines.base import Engine
@@ -46,6 +46,7 @@ class CaseContext:
         target_relative_half_width: when trials stop.
         soak_s: hold the trials for this long, whatever is known by then, or None.
         log_path: where the worker's output goes.
+        challenge: what a verifier asked to be mixed into prompts and random weights, or None.
         ceilings: what the devices of the run can do.
         sensing: the sensors of the sweep, being sampled.
     """
@@ -67,6 +68,7 @@ class CaseContext:
     clock: BudgetClock
     emit: Listener
     sensing: Sensing
+    challenge: str | None = None
     ceilings: tuple[Ceiling, ...] = ()
 
 
@@ -88,6 +90,33 @@ class StartFailedError(Exception):
         self.log_tail = log_tail
 
 
+class MeasuredStart(Protocol):
+    """What figures and flags are made of: a start just measured, or one read back from a record."""
+
+    @property
+    def record(self) -> StartRecord:
+        """The start as it stands in the record."""
+
+    @property
+    def decision(self) -> Decision:
+        """Why the trials ended, with the estimate of the phase that is known least well."""
+
+    @property
+    def warm_up(self) -> str:
+        """How warm-up went, in words."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Codes that follow from the trials."""
+
+    @property
+    def energies(self) -> tuple[EnergyRecord, ...]:
+        """Energy of each phase by each meter."""
+
+    def measured(self, value: Callable[[TrialRecord], float | None]) -> list[float]:
+        """Return one value of every measured trial, in order."""
+
+
 @dataclass
 class StartOutcome:
     """What a finished start leaves.
@@ -96,10 +125,6 @@ class StartOutcome:
         record: the start as it goes into the case's record.
         trials: all trials, warm-up included.
         stamps: per trial the host stamps of each output token in ns after submit, where there are any.
-        loaded: the worker's answer to ``load``.
-        memory: the worker's answer to ``memory`` after the trials.
-        device_used_bytes: samples of the memory in use on the device.
-        host_used_bytes: samples of the memory in use on the host, within the control group's limit.
         energies: energy of each phase by each meter.
         power: what the start did for its energy, with its moments.
         decision: why the trials ended, with the estimate of the phase that is known least well.
@@ -110,15 +135,11 @@ class StartOutcome:
     record: StartRecord
     trials: list[TrialRecord]
     stamps: list[list[int] | None]
-    loaded: dict[str, Any]
-    memory: dict[str, Any]
-    device_used_bytes: list[int]
     energies: tuple[EnergyRecord, ...]
     power: StartEnergy
     decision: Decision
     warm_up: str
     flags: tuple[str, ...]
-    host_used_bytes: list[int] = field(default_factory=list)
 
     def measured(self, value: Callable[[TrialRecord], float | None]) -> list[float]:
         """Return one value of every measured trial, in order."""

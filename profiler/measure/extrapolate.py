@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from profiler.models.slices import Depth, factors
-from profiler.results.schema import CaseRecord, CaseSpec, Measurement, SliceRecord
+from profiler.results.schema import CaseRecord, CaseSpec, Measurement, RunRecord, SliceRecord
 
 SCOPE = "extrapolated"
 _UNITS = {
@@ -31,6 +31,11 @@ def same_but_depth(one: CaseSpec, other: CaseSpec) -> bool:
         and (one.slice.of_dense, one.slice.of_moe) == (other.slice.of_dense, other.slice.of_moe)
         and one.model_dump(exclude=free) == other.model_dump(exclude=free)
     )
+
+
+def all_specs(record: RunRecord) -> list[CaseSpec]:
+    """Return every case that was asked for; a slice that was skipped is lacking in the extrapolation."""
+    return [case.spec for case in record.cases] + [case.spec for case in record.skipped]
 
 
 def extrapolated(

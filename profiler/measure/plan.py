@@ -61,7 +61,7 @@ class Candidate:
         return None if self.depth is None else slice_record(self.depth, whole_depth(self.model.architecture))
 
 
-def spec_of(candidate: Candidate, seed: int) -> CaseSpec:
+def spec_of(candidate: Candidate, seed: int, challenge: str | None = None) -> CaseSpec:
     """Return the case's specification with its identities."""
     point, model = candidate.point, candidate.model
     work = workload_id(
@@ -80,6 +80,7 @@ def spec_of(candidate: Candidate, seed: int) -> CaseSpec:
         device_key=candidate.device.key,
         seed=seed,
         engine_options={**candidate.options, **engine_options(candidate.slice)},
+        nonce=challenge,
     )
     return CaseSpec(
         case_id=identity,
@@ -169,6 +170,7 @@ def plan_cases(
     starts: int,
     budget_s: float,
     seed: int,
+    challenge: str | None = None,
 ) -> tuple[tuple[PlannedCase, ...], tuple[SkippedCase, ...]]:
     """Decide what runs and for how long.
 
@@ -179,6 +181,7 @@ def plan_cases(
         starts: fresh processes per case.
         budget_s: wall time of the whole sweep.
         seed: seed of the run.
+        challenge: of a verifier, or None.
 
     Returns:
         The cases in the order they will run, and those that cannot, with the reason.
@@ -187,7 +190,7 @@ def plan_cases(
     skipped: list[SkippedCase] = []
     seen: set[str] = set()
     for candidate in candidates:
-        spec = spec_of(candidate, seed)
+        spec = spec_of(candidate, seed, challenge)
         if spec.case_id in seen:
             continue  # asked for twice, e.g. the same device under two selectors
         seen.add(spec.case_id)

@@ -253,6 +253,7 @@ def _planned(
         starts=starts,
         budget_s=budget_s,
         seed=request.seed,
+        challenge=request.challenge,
     )
     if request.soak_s is not None:
         cases = tuple(case.model_copy(update={"seconds": budget_s}) for case in cases)

@@ -99,6 +99,7 @@ _SINGLE = {
     "layers": "--layers",
     "seed": "--seed",
     "python": "--python",
+    "challenge": "--challenge",
 }
 
 
@@ -121,6 +122,7 @@ class SweepRequest:
         seed: seed of token ids and random weights.
         python: interpreter for the workers, or None for aiprof's own.
         engine_options: ``key=value`` pairs for the engines.
+        challenge: a verifier's text that is mixed into prompts and random weights, or None.
     """
 
     preset: str = "quick"
@@ -137,6 +139,7 @@ class SweepRequest:
     seed: int = 0
     python: str | None = None
     engine_options: Mapping[str, str] = field(default_factory=dict)
+    challenge: str | None = None
 
     def with_preset(self) -> tuple[SweepRequest, Preset]:
         """Return the request with empty fields filled from its preset, and the preset.

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from profiler.ceilings.matrix import matrix_ceiling_name
 from profiler.ceilings.roofline import bound, find_ceiling
-from profiler.measure.context import StartOutcome
+from profiler.measure.context import MeasuredStart
 from profiler.measure.energy_summary import NO_DECODE
 from profiler.measure.stats import Estimate, rate_interval
 from profiler.measure.summary import as_measurement, phase_time
@@ -41,7 +41,7 @@ class _Phase:
 
 
 def roofline(
-    spec: CaseSpec, work: Work, outcomes: Sequence[StartOutcome], ceilings: Sequence[Ceiling]
+    spec: CaseSpec, work: Work, outcomes: Sequence[MeasuredStart], ceilings: Sequence[Ceiling]
 ) -> tuple[dict[str, Measurement], dict[str, str]]:
     """Hold both phases of a case against the ceilings of its device.
 
@@ -106,7 +106,7 @@ def _unit(name: str) -> str:
     return "tokens/s" if name.endswith("tokens_per_s") else "ratio"
 
 
-def _probed(outcomes: Sequence[StartOutcome]) -> float | None:
+def _probed(outcomes: Sequence[MeasuredStart]) -> float | None:
     records = [outcome.record for outcome in outcomes]
     probes = [record.probe_before_bytes_per_s for record in records]
     probes += [record.probe_after_bytes_per_s for record in records]
@@ -115,7 +115,7 @@ def _probed(outcomes: Sequence[StartOutcome]) -> float | None:
 
 
 def _share(
-    time: Estimate, work: float, per_s: float | None, reason: str, outcomes: Sequence[StartOutcome]
+    time: Estimate, work: float, per_s: float | None, reason: str, outcomes: Sequence[MeasuredStart]
 ) -> Measurement:
     """Return which share of a ceiling was used: the work per second over the ceiling."""
     if per_s is None:
@@ -123,7 +123,7 @@ def _share(
     return as_measurement(rate_interval(time, work / per_s), "ratio", outcomes)
 
 
-def _headroom(time: Estimate, least_s: float, outcomes: Sequence[StartOutcome]) -> Measurement:
+def _headroom(time: Estimate, least_s: float, outcomes: Sequence[MeasuredStart]) -> Measurement:
     """Return how much faster the phase could be at most: attainable over reached speed, less 1."""
     low, high = time.low, time.high
     return Measurement(

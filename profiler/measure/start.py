@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,7 @@ from profiler.ceilings.bandwidth import PROBES_PER_SIDE, probe_read_bandwidth
 from profiler.engines.process import WorkerError, WorkerProcess
 from profiler.measure.context import CaseContext, StartFailedError, StartOutcome
 from profiler.measure.events import StageEntered, TrialFinished
-from profiler.measure.memory import free_bytes, refuse_if_misplaced
+from profiler.measure.memory import Samples, free_bytes, readings, refuse_if_misplaced
 from profiler.measure.phase_energies import Run
 from profiler.measure.plan import WARM_UP_SHARE
 from profiler.measure.start_energy import StartEnergy
@@ -24,10 +25,11 @@ from profiler.measure.steady import WarmUp, flags_after
 from profiler.measure.stop import Decision, decide
 from profiler.results.schema import EnergyRecord, StartRecord, TrialRecord
 from profiler.sensors.meters import DEVICE
-from profiler.workload.token_ids import token_ids
+from profiler.workload.prompts import case_label, prompts_digest, trial_prompts, weights_seed
 
 # Kept back from the trials for the second probe and for ending the worker.
 CLOSING_S = 1.0
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass
@@ -119,15 +121,12 @@ class _Start:
             energy_j=_joules_of_trials(energies, sum(measured)),
             measured_s=sum(measured),
             details=loaded["details"],
+            memory=readings(loaded, memory, Samples(self.seen.device_used, self.seen.host_used)),
         )
         return StartOutcome(
             record=record,
             trials=self.seen.trials,
             stamps=self.seen.stamps,
-            loaded=loaded,
-            memory=memory,
-            device_used_bytes=self.seen.device_used,
-            host_used_bytes=self.seen.host_used,
             energies=energies,
             power=self.power,
             decision=decision,
@@ -155,7 +154,7 @@ class _Start:
         if context.model.folder is not None:
             weights: dict[str, Any] = {"kind": "folder", "path": str(context.model.folder)}
         else:
-            weights = {"kind": "random", "seed": spec.seed}
+            weights = {"kind": "random", "seed": weights_seed(spec.seed, context.challenge)}
         timeout_s = (
             context.timeouts.load_s + context.predicted.weights_bytes / context.timeouts.load_bytes_per_s
         )
@@ -233,9 +232,10 @@ class _Start:
     def _trial(self, worker: WorkerProcess, *, warm_up: bool) -> TrialRecord:
         """Run one complete prefill and decode with token ids never used before."""
         number = len(self.seen.trials)
+        prompts = self._prompts(number)
         began = self.context.clock.now()
-        result = self._run(worker, self._prompts(number), self.context.spec.output_tokens)
-        trial = self._checked(result, number, warm_up)
+        result = self._run(worker, prompts, self.context.spec.output_tokens)
+        trial = self._checked(result, number, warm_up, prompts_digest(prompts))
         self.context.clock.account(trial.e2e_s, began)
         self.seen.longest_s = max(self.seen.longest_s, trial.e2e_s)
         self.seen.trials.append(trial)
@@ -247,22 +247,26 @@ class _Start:
         """Run a batch for its energy only."""
         return _stamps(self._run(worker, self._prompts(number, f"/{purpose}"), output_tokens))
 
-    def _prompts(self, number: int, purpose: str = "") -> list[list[int]]:
-        """Return the token ids of a batch; trials and what is repeated never share any."""
-        spec, vocabulary = self.context.spec, self.context.model.architecture.vocab_size
-        # Two cases of one scenario must not share prompts either.
-        label = f"{spec.scenario}/{spec.variant}/{spec.batch}{purpose}"
-        return [
-            token_ids(label, spec.seed, self.index, number, request, spec.prompt_tokens, vocabulary)
-            for request in range(spec.batch)
-        ]
-
     def _run(self, worker: WorkerProcess, prompts: list[list[int]], output_tokens: int) -> dict[str, Any]:
         return worker.request(
             "run", self._run_timeout(), prompt_ids=prompts, output_tokens=output_tokens, return_ids=False
         )
 
-    def _checked(self, result: dict[str, Any], number: int, warm_up: bool) -> TrialRecord:
+    def _prompts(self, number: int, purpose: str = "") -> list[list[int]]:
+        """Return the token ids of a batch; what is run for another purpose shares none with the trials."""
+        spec = self.context.spec
+        return trial_prompts(
+            case_label(spec.scenario, spec.variant, spec.batch) + purpose,
+            seed=spec.seed,
+            challenge=self.context.challenge,
+            start=self.index,
+            trial=number,
+            batch=spec.batch,
+            prompt_tokens=spec.prompt_tokens,
+            vocab_size=self.context.model.architecture.vocab_size,
+        )
+
+    def _checked(self, result: dict[str, Any], number: int, warm_up: bool, prompts: str) -> TrialRecord:
         """Turn the worker's stamps into a trial; stamps that cannot be true fail the case."""
         submit, first, last = _stamps(result)
         steps = result.get("step_ns")
@@ -273,6 +277,10 @@ class _Start:
             raise StartFailedError(
                 "protocol", self.stage, f"asked for {outputs} tokens, the engine stamped {len(steps)}"
             )
+        if steps is not None and (steps[0], steps[-1]) != (first, last if outputs > 1 else first):
+            raise StartFailedError(
+                "protocol", self.stage, "the stamps of the tokens are not those of the phases"
+            )
         self.seen.stamps.append(None if steps is None else [int(step) - submit for step in steps])
         return TrialRecord(
             start=self.index,
@@ -281,6 +289,8 @@ class _Start:
             prefill_s=(first - submit) / 1e9,
             decode_s=(last - first) / 1e9 if outputs > 1 else None,
             e2e_s=(last - submit) / 1e9,
+            prompts_sha256=prompts,
+            output_sha256=result["output_sha256"] if _SHA256.fullmatch(result["output_sha256"]) else None,
         )
 
     def _run_timeout(self) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from profiler.measure.context import StartOutcome
+from profiler.measure.context import MeasuredStart
 from profiler.measure.energy_summary import NO_DECODE, energy_flags, energy_measurements
 from profiler.measure.memory import memory_measurements
 from profiler.measure.stats import Estimate, interval_from_starts, mean_interval, rate_interval
@@ -34,7 +34,7 @@ class _Phase:
     work: int
 
 
-def measurements(spec: CaseSpec, outcomes: Sequence[StartOutcome]) -> dict[str, Measurement]:
+def measurements(spec: CaseSpec, outcomes: Sequence[MeasuredStart]) -> dict[str, Measurement]:
     """Return every measurement of a case but those of its roofline.
 
     Args:
@@ -67,7 +67,7 @@ def measurements(spec: CaseSpec, outcomes: Sequence[StartOutcome]) -> dict[str, 
 
 
 def phase_time(
-    outcomes: Sequence[StartOutcome], value: Callable[[TrialRecord], float | None]
+    outcomes: Sequence[MeasuredStart], value: Callable[[TrialRecord], float | None]
 ) -> Estimate | None:
     """Mean over trials (one start) or start means (several); None where the phase does not exist."""
     series = [outcome.measured(value) for outcome in outcomes]
@@ -92,7 +92,7 @@ def _divided(time: Estimate, by: int) -> Estimate:
     )
 
 
-def as_measurement(estimate: Estimate, unit: str, outcomes: Sequence[StartOutcome]) -> Measurement:
+def as_measurement(estimate: Estimate, unit: str, outcomes: Sequence[MeasuredStart]) -> Measurement:
     """Return an estimate over trials or starts as a measurement; nothing measured here is below 0."""
     interval = estimate.interval
     return Measurement(
@@ -105,7 +105,7 @@ def as_measurement(estimate: Estimate, unit: str, outcomes: Sequence[StartOutcom
     )
 
 
-def _loading(outcomes: Sequence[StartOutcome]) -> dict[str, Measurement]:
+def _loading(outcomes: Sequence[MeasuredStart]) -> dict[str, Measurement]:
     load = fmean(outcome.record.load_s for outcome in outcomes)
     compiled = [outcome.record.compile_s for outcome in outcomes if outcome.record.compile_s is not None]
     scope = "within_process" if len(outcomes) == 1 else "across_starts"
@@ -121,7 +121,7 @@ def _loading(outcomes: Sequence[StartOutcome]) -> dict[str, Measurement]:
     return found
 
 
-def flags(spec: CaseSpec, outcomes: Sequence[StartOutcome], target: float, *, simulated: bool) -> list[Flag]:
+def flags(spec: CaseSpec, outcomes: Sequence[MeasuredStart], target: float, *, simulated: bool) -> list[Flag]:
     """Return the flags that follow from the trials; interference is judged elsewhere.
 
     Args:
@@ -146,7 +146,7 @@ def flags(spec: CaseSpec, outcomes: Sequence[StartOutcome], target: float, *, si
     return found + energy_flags([outcome.energies for outcome in outcomes])
 
 
-def _start_flags(outcome: StartOutcome, target: float) -> list[Flag]:
+def _start_flags(outcome: MeasuredStart, target: float) -> list[Flag]:
     """Return the flags of one start, with what was seen in it."""
     start = f"start {outcome.record.index + 1}"
     found: list[Flag] = []

@@ -23,7 +23,7 @@ from profiler.measure.events import (
     Preparing,
     SweepStarted,
 )
-from profiler.measure.extrapolate import extrapolated
+from profiler.measure.extrapolate import all_specs, extrapolated
 from profiler.measure.plan import engine_options, least_seconds
 from profiler.measure.prepare import Prepared, Selection, prepare, python_for, select
 from profiler.measure.request import SweepRequest
@@ -119,7 +119,7 @@ class Sweep:
             fields, case_id = found.fields, planned.spec.case_id
             if fields["status"] == "ok":
                 fields["measurements"] |= extrapolated(
-                    planned.spec, fields["measurements"], _all_specs(record), finished
+                    planned.spec, fields["measurements"], all_specs(record), finished
                 )
             if found.stamps["start"]:
                 fields["samples"] = writer.write_samples(case_id, found.stamps)
@@ -172,6 +172,7 @@ class Sweep:
             timeouts=self.timeouts,
             clock=self.clock,
             emit=self.emit,
+            challenge=record.challenge,
             ceilings=record.ceilings,
             sensing=sensing,
         )
@@ -281,12 +282,8 @@ def _run_record(prepared: Prepared, sensing: Sensing) -> RunRecord:
         simulated=simulated,
         sensors=sensing.records(),
         baselines=sensing.baselines(),
+        challenge=request.challenge,
     )
-
-
-def _all_specs(record: RunRecord) -> list[CaseSpec]:
-    """Return every case that was asked for; a slice that was skipped is lacking in the extrapolation."""
-    return [case.spec for case in record.cases] + [case.spec for case in record.skipped]
 
 
 def _noise_floor(record: RunRecord, spec: CaseSpec) -> NoiseFloor:

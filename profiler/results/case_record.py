@@ -47,6 +47,10 @@ class TrialRecord(Record):
         prefill_s: submit to first token on the host.
         decode_s: first to last token, or None for a single output token.
         e2e_s: submit to last token.
+        prompts_sha256: digest of the token ids of all its prompts (``workload.token_ids.prompts_digest``);
+            None in records of older versions.
+        output_sha256: digest of the token ids that came out, as the engine computed it; None where
+            it gives none.
     """
 
     start: Count
@@ -55,6 +59,38 @@ class TrialRecord(Record):
     prefill_s: Finite
     decode_s: Finite | None
     e2e_s: Finite
+    prompts_sha256: Identifier | None = None
+    output_sha256: Identifier | None = None
+
+
+class MemoryReadings(Record):
+    """What one start said about memory; the case's figures are the largest of its starts.
+
+    Attributes:
+        weights_bytes: what the loaded weights take.
+        weight_copies_bytes: what repacked copies of them take beside them, or None.
+        kv_cache_bytes: what was allocated for the cache.
+        peak_engine_bytes: high-water mark of the engine's allocator, or None with ``no_peak_reason``.
+        no_peak_reason: why the engine has no peak.
+        peak_process_bytes: peak resident set of the worker, or None.
+        process_rss_bytes: resident set of the worker after the trials, or None.
+        device_free_bytes: memory of the device that was free after the trials, as the engine says, or None.
+        kv_capacity_tokens: tokens that fit into a cache which the engine sets aside beforehand, or None.
+        device_used_bytes: samples of the memory in use on the device.
+        host_used_bytes: samples of the memory in use on the host, within the control group's limit.
+    """
+
+    weights_bytes: Count
+    kv_cache_bytes: Count
+    peak_engine_bytes: Count | None
+    no_peak_reason: Text | None = None
+    peak_process_bytes: Count | None
+    weight_copies_bytes: Count | None = None
+    process_rss_bytes: Count | None = None
+    device_free_bytes: Count | None = None
+    kv_capacity_tokens: Count | None = None
+    device_used_bytes: tuple[Count, ...] = ()
+    host_used_bytes: tuple[Count, ...] = ()
 
 
 class StartRecord(Record):
@@ -72,6 +108,7 @@ class StartRecord(Record):
         energy_j: energy that the device used for the measured trials, or None; see ``energies``.
         measured_s: time in which measured trials ran, without the pauses between them.
         details: what the engine says about how it runs.
+        memory: what was read of the memory, or None where nothing was.
     """
 
     index: Count
@@ -85,6 +122,7 @@ class StartRecord(Record):
     energy_j: Finite | None
     measured_s: Finite
     details: Details
+    memory: MemoryReadings | None = None
 
 
 class SamplesRef(Record):

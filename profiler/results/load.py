@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from profiler.errors import InputFileError, UsageError, nearest
-from profiler.results.read import CASES_FILE, CHECKSUMS_FILE, RUN_FILE, Run, read_run
+from profiler.results.checksums import CHECKSUMS_FILE
+from profiler.results.read import CASES_FILE, RUN_FILE, Run, read_run
 from profiler.results.schema import CaseRecord, CaseSpec, Measurement
 
 if TYPE_CHECKING:

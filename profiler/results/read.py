@@ -18,17 +18,18 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from profiler.errors import InputFileError
-from profiler.results.schema import SCHEMA_VERSION, CaseRecord, RunRecord
+from profiler.results.checksums import CHECKSUMS_FILE, MAX_CHECKSUMS_BYTES, read_checksums
+from profiler.results.schema import SCHEMA_VERSION, CaseRecord, RunRecord, SamplesRef
 
 M = TypeVar("M", bound=BaseModel)
 
 RUN_FILE = "run.json"
 CASES_FILE = "cases.jsonl"
-CHECKSUMS_FILE = "checksums.json"
 SAMPLES_FOLDER = "samples"
 MAX_RUN_BYTES = 64 * 2**20
 MAX_LINE_BYTES = 8 * 2**20
 MAX_CASES_BYTES = 2 * 2**30
+MAX_SAMPLES_BYTES = 2 * 2**30
 MAX_FAULTS = 20
 
 
@@ -81,6 +82,7 @@ def read_run(path: Path) -> Run:
         for case in cases
         if case.spec.case_id not in planned
     ]
+    warnings += [fault for case in cases for fault in _damaged_samples(path, case)]
     complete = os.path.lexists(path / CHECKSUMS_FILE)
     if complete:
         warnings += _against_checksums(path / CHECKSUMS_FILE, digests)
@@ -142,15 +144,47 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 def _against_checksums(path: Path, digests: dict[str, str]) -> list[str]:
     try:
-        content = from_json(read_limited(path, MAX_RUN_BYTES))
-        recorded = {name: content["sha256"][name] for name in digests}
-    except (InputFileError, ValueError, TypeError, KeyError):
+        recorded = read_checksums(read_limited(path, MAX_CHECKSUMS_BYTES)).digests
+    except (InputFileError, ValueError):
         return [f"{path}: cannot be read; nothing vouches for the last line of {CASES_FILE}"]
     return [
         f"{path.parent / name}: does not have the checksum it had when the run was closed; it was edited"
         for name, digest in digests.items()
-        if recorded[name] != digest
+        if recorded.get(name) != digest
     ]
+
+
+def sample_refs(case: CaseRecord) -> list[SamplesRef]:
+    """Return all references of a case to files with raw samples."""
+    found = [getattr(case, name) for name in CaseRecord.model_fields]
+    return [item for item in found if isinstance(item, SamplesRef)]
+
+
+def _damaged_samples(path: Path, case: CaseRecord) -> list[str]:
+    """Return one line for each file of raw samples that is not the one that the case was recorded with."""
+    faults = []
+    for ref in sample_refs(case):
+        try:
+            digest = digest_limited(path / ref.file, MAX_SAMPLES_BYTES)
+        except InputFileError as error:
+            faults += [
+                f"{fault}; raw samples of case {case.spec.case_id[:12]} are lost" for fault in error.faults
+            ]
+            continue
+        if digest != ref.sha256:
+            what = f"does not have the checksum in {CASES_FILE}; raw samples were edited"
+            faults.append(f"{path / ref.file}: {what}")
+    return faults
+
+
+def digest_limited(path: Path, limit: int) -> str:
+    """SHA-256 of a regular file of at most ``limit`` bytes, in hex.
+
+    Raises:
+        InputFileError: it cannot be read, is larger, or is a link or a device.
+    """
+    with os.fdopen(_open_regular(path, limit), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_limited(path: Path, limit: int, hint: str = "") -> bytes:

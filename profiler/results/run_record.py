@@ -153,6 +153,7 @@ class RunRecord(Record):
         models: every model that a case names.
         sensors: every sensor that was found, and for each source without any the reason.
         baselines: power of the idle box before the first case.
+        challenge: what a verifier asked to be mixed into prompts and weights, or None.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -173,3 +174,4 @@ class RunRecord(Record):
     simulated: bool
     sensors: tuple[SensorRecord, ...] = ()
     baselines: tuple[BaselineRecord, ...] = ()
+    challenge: Name | None = None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -19,10 +18,20 @@ from typing import IO, Any
 
 from pydantic import BaseModel
 
-from profiler.errors import MeasurementError, UsageError
+from profiler.errors import InputFileError, MeasurementError, UsageError
+from profiler.results.checksums import (
+    CHECKSUMS_FILE,
+    MAX_CHECKSUMS_BYTES,
+    PAGE_FILE,
+    SIGNATURE_FILE,
+    NamedDigest,
+    chained,
+    read_checksums,
+    sha256_of_file,
+    with_page,
+)
 from profiler.results.read import (
     CASES_FILE,
-    CHECKSUMS_FILE,
     MAX_LINE_BYTES,
     MAX_RUN_BYTES,
     RUN_FILE,
@@ -30,9 +39,10 @@ from profiler.results.read import (
     Run,
     read_limited,
     read_run,
+    sample_refs,
     sha256_of,
 )
-from profiler.results.schema import SCHEMA_VERSION, CaseRecord, RunRecord, SamplesRef
+from profiler.results.schema import CaseRecord, RunRecord, SamplesRef
 
 __all__ = [
     "CASES_FILE",
@@ -41,16 +51,11 @@ __all__ = [
     "SAMPLES_FOLDER",
     "Run",
     "RunWriter",
+    "list_page",
     "read_run",
     "sha256_of",
     "sha256_of_file",
 ]
-
-
-def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file in hex, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -65,8 +70,12 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there in full or not at all, even after a power cut."""
+def write_whole_file(path: Path, data: bytes) -> None:
+    """Write a file so that it is there in full or not at all, even after a power cut.
+
+    Raises:
+        MeasurementError: the disk refused it.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     with _explained(path):
         try:
@@ -128,7 +137,7 @@ class RunWriter:
             # Only now nobody else can be creating a run here.
             if (path / RUN_FILE).exists() or cases.seek(0, os.SEEK_END):
                 raise UsageError(f"{path}: already holds results; choose another --out")
-            _write_whole(path / RUN_FILE, data)
+            write_whole_file(path / RUN_FILE, data)
             with contextlib.suppress(OSError):  # a parent that may not be read
                 _sync_folder(path.parent)
         except BaseException:
@@ -155,7 +164,8 @@ class RunWriter:
             with _explained(path):
                 cases.truncate(len(whole))
                 os.fsync(cases.fileno())
-                (path / CHECKSUMS_FILE).unlink(missing_ok=True)
+                for stale in (CHECKSUMS_FILE, SIGNATURE_FILE, PAGE_FILE):
+                    (path / stale).unlink(missing_ok=True)
                 (path / SAMPLES_FOLDER).mkdir(exist_ok=True)
         except BaseException:
             cases.close()
@@ -222,18 +232,45 @@ class RunWriter:
         parquet.write_table(table, sink, compression="zstd")
         data = sink.getvalue().to_pybytes()
         name = f"{SAMPLES_FOLDER}/{case_id}{suffix}.parquet"
-        _write_whole(self.path / name, data)
+        write_whole_file(self.path / name, data)
         return SamplesRef(file=name, sha256=sha256_of(data), rows=table.num_rows)
 
     def close(self) -> None:
-        """Write ``checksums.json`` over all files of the record and release the lock."""
-        samples = sorted((self.path / SAMPLES_FOLDER).glob("*.parquet"))
-        names = [RUN_FILE, CASES_FILE, *(f"{SAMPLES_FOLDER}/{sample.name}" for sample in samples)]
+        """Write ``checksums.json`` over all files of the record and release the lock.
+
+        What a killed sweep left half-written, and samples that no case refers to, are removed first.
+        """
+        run = read_run(self.path)
+        samples = [ref.file for case in run.cases for ref in sample_refs(case)]
         with _explained(self.path):
-            digests = {name: sha256_of_file(self.path / name) for name in names}
-        checksums = {"schema_version": SCHEMA_VERSION, "sha256": digests}
-        _write_whole(self.path / CHECKSUMS_FILE, json.dumps(checksums, indent=1).encode() + b"\n")
+            _remove_leftovers(self.path, {Path(name).name for name in samples})
+            names = [RUN_FILE, *dict.fromkeys(samples), CASES_FILE]
+            files = [NamedDigest(name, sha256_of_file(self.path / name)) for name in names]
+        write_whole_file(self.path / CHECKSUMS_FILE, chained(files).encoded())
         self._cases.close()
+
+
+def _remove_leftovers(path: Path, kept: set[str]) -> None:
+    for file in path.glob(".*.tmp"):
+        file.unlink()
+    for file in (path / SAMPLES_FOLDER).iterdir():
+        if file.name not in kept and not file.is_dir():
+            file.unlink()
+
+
+def list_page(path: Path) -> bool:
+    """Enter the page of a closed run into its checksums; return False for a run that is not closed.
+
+    Raises:
+        MeasurementError: the disk refused it.
+    """
+    try:
+        known = read_checksums(read_limited(path / CHECKSUMS_FILE, MAX_CHECKSUMS_BYTES))
+        digest = sha256_of_file(path / PAGE_FILE)
+    except (InputFileError, ValueError, OSError):
+        return False
+    write_whole_file(path / CHECKSUMS_FILE, with_page(known, digest).encoded())
+    return True
 
 
 def _open_locked(path: Path) -> IO[bytes]:

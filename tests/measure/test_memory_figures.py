@@ -10,8 +10,15 @@ import pytest
 from builders import make_spec
 
 from profiler.backends.base import Device
-from profiler.measure.context import StartFailedError, StartOutcome
-from profiler.measure.memory import FREE_OVER_CACHE, REPORTED, memory_measurements, refuse_if_misplaced
+from profiler.measure.context import MeasuredStart, StartFailedError
+from profiler.measure.memory import (
+    FREE_OVER_CACHE,
+    REPORTED,
+    Samples,
+    memory_measurements,
+    readings,
+    refuse_if_misplaced,
+)
 from profiler.results.schema import CaseSpec, Measurement
 
 GIB = 1 << 30
@@ -19,12 +26,18 @@ GIB = 1 << 30
 
 @dataclass
 class Outcome:
-    """What a start leaves of its memory."""
+    """What a worker answers about the memory of a start."""
 
     loaded: dict[str, Any]
     memory: dict[str, Any]
     device_used_bytes: list[int] = field(default_factory=list)
     host_used_bytes: list[int] = field(default_factory=list)
+
+    @property
+    def record(self) -> SimpleNamespace:
+        """The start as the record has it."""
+        seen = Samples(self.device_used_bytes, self.host_used_bytes)
+        return SimpleNamespace(memory=readings(self.loaded, self.memory, seen))
 
 
 def outcome(cache: int = 8 * 256 * 1000, **memory: Any) -> Outcome:
@@ -44,7 +57,7 @@ def spec(**changes: Any) -> CaseSpec:
 
 
 def figures(*outcomes: Outcome, of: CaseSpec | None = None) -> dict[str, Measurement]:
-    return memory_measurements(of or spec(), cast("list[StartOutcome]", outcomes))
+    return memory_measurements(of or spec(), cast("list[MeasuredStart]", outcomes))
 
 
 def test_capacity_is_what_is_free_and_what_the_cache_has() -> None:

@@ -16,6 +16,7 @@ from builders import make_case_fields, make_failed_fields, make_run_record, make
 
 from profiler.errors import MeasurementError, UsageError
 from profiler.results import store
+from profiler.results.checksums import read_checksums
 from profiler.results.store import RunWriter, read_run, sha256_of, sha256_of_file
 
 SPECS = tuple(make_spec(batch=2**power) for power in range(3))
@@ -131,11 +132,38 @@ def test_a_vanished_or_foreign_case_is_noticed(tmp_path: Path) -> None:
 def test_checksums_cover_every_file_of_the_record(tmp_path: Path) -> None:
     path = write_example_run(tmp_path / "run")
     files = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
-    recorded = json.loads((path / "checksums.json").read_text())["sha256"]
+    recorded = read_checksums((path / "checksums.json").read_bytes()).digests
+    (sample,) = (case.samples for case in read_run(path).cases if case.samples)
+    # In the order written.
+    assert list(recorded) == ["run.json", sample.file, "cases.jsonl"]
     assert set(recorded) == files - {"checksums.json"}
     assert recorded == {name: sha256_of_file(path / name) for name in recorded}
-    (sample,) = (case.samples for case in read_run(path).cases if case.samples)
     assert recorded[sample.file] == sample.sha256
+
+
+def test_closing_removes_what_a_killed_sweep_left(tmp_path: Path) -> None:
+    path = write_example_run(tmp_path / "run", close=False)
+    left = [path / ".run.json.tmp", path / "samples" / f".{'a' * 64}.parquet.tmp"]
+    left.append(path / "samples" / f"{'b' * 64}.parquet")
+    for file in left:
+        file.write_text("half")
+    writer, _ = RunWriter.resume(path)
+    with writer:
+        writer.close()
+    assert not any(file.exists() for file in left)
+    assert read_run(path).complete
+
+
+def test_samples_that_were_edited_or_lost_are_noticed_by_every_reader(tmp_path: Path) -> None:
+    path = write_example_run(tmp_path / "run")
+    (file,) = (path / "samples").iterdir()
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (edited,) = read_run(path).warnings
+    assert edited == f"{file}: does not have the checksum in cases.jsonl; raw samples were edited"
+    file.unlink()
+    (lost,) = read_run(path).warnings
+    assert lost.startswith(f"{file}: cannot be read: No such file or directory; raw samples of case")
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"sha256": 3}', b"\xff"])

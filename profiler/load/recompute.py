@@ -1,0 +1,68 @@
+"""Does the record of a load follow from its request columns? Made once more by the code that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from profiler.errors import UsageError
+from profiler.load.flags import flags
+from profiler.load.slo import parse_slos
+from profiler.load.summary import measurements
+from profiler.load.table import Requests
+from profiler.measure.recompute import (
+    NOT_RECOMPUTED,
+    UNKNOWN,
+    Difference,
+    Recomputed,
+    guarded,
+    measurement_faults,
+    plan_faults,
+    without_flags,
+)
+from profiler.results.schema import CaseRecord, Measurement, RunRecord, ServedRecord
+
+
+def recompute_load(run: RunRecord, case: CaseRecord, requests: Requests | None) -> Recomputed:
+    """Make every figure of a served case again and hold it against the record.
+
+    Args:
+        run: the record of its run.
+        case: the case.
+        requests: its raw samples, or None where they are lost.
+    """
+    differences = guarded("spec", lambda: plan_faults(run, case))
+    made: dict[str, Measurement] = {}
+    served = case.served
+    if served is not None and requests is not None:
+        differences += guarded("served", lambda: _counts(served, requests))
+        if case.status == "ok":
+            differences += guarded("measurements", lambda: _figures(case, served, requests, made))
+    left_out = {name: NOT_RECOMPUTED.get(name, UNKNOWN) for name in case.measurements if name not in made}
+    return Recomputed(tuple(sorted(made.keys() & case.measurements.keys())), tuple(differences), left_out)
+
+
+def _counts(served: ServedRecord, requests: Requests) -> Iterator[Difference]:
+    status = requests.counts("status")
+    follows = {"requests": len(requests), "ok": status.pop("ok", 0), "failures": status}
+    for name, value in follows.items():
+        if getattr(served, name) != value:
+            yield Difference(f"served.{name}", f"is {getattr(served, name)}, the samples give {value}")
+
+
+def _figures(
+    case: CaseRecord, served: ServedRecord, requests: Requests, made: dict[str, Measurement]
+) -> Iterator[Difference]:
+    try:
+        slos = parse_slos(served.slos)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    load = case.spec.load
+    made.update(measurements(requests, None if load is None else load.concurrency, slos))
+    for name, again in made.items():
+        if name not in case.measurements:
+            yield Difference(name, "is missing in the record")
+        else:
+            yield from measurement_faults(name, case.measurements[name], again)
+    # How many cores there were is said in a flag's text and decides about none.
+    found = flags(requests, case.spec, served, made, 1)
+    yield from without_flags(case, {flag.code for flag in found})

@@ -1,0 +1,303 @@
+"""Does a record follow from its own raw samples? Every figure made once more, by the code that made it.
+
+What cannot be made again stands in :data:`NOT_RECOMPUTED` with the reason, so that a figure is either
+checked or said not to be.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from profiler.measure.derive import figures_of
+from profiler.measure.extrapolate import all_specs, extrapolated
+from profiler.measure.recorded import disturbed, recorded_starts
+from profiler.measure.summary import flags
+from profiler.models.architecture import Architecture
+from profiler.models.formats import Formats
+from profiler.models.slices import Depth, sliced
+from profiler.models.work import trial_work
+from profiler.results.schema import (
+    CaseRecord,
+    CaseSpec,
+    Measurement,
+    ModelRecord,
+    RunRecord,
+    TrialRecord,
+    Work,
+)
+from profiler.workload.identity import workload_id
+from profiler.workload.prompts import case_label, prompts_digest, trial_prompts
+
+# Sums may be added up in another order by another build of NumPy.
+AGREES: Final = 1e-9
+NOT_RECOMPUTED: Final[Mapping[str, str]] = {}
+"""Figures of a case that cannot be made again, with the reason."""
+ENERGIES_TAKEN: Final = "energy per phase is taken as recorded; its sensor reads are not integrated again"
+UNKNOWN: Final = "this version of aiprof knows no way to make it again"
+
+Stamps = Mapping[tuple[int, int], Sequence[int]]
+"""Nanoseconds after submit of every output token, by (start, trial)."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something in a record that does not follow from the rest of it.
+
+    Attributes:
+        figure: name of the figure or field.
+        what: what is recorded, and what follows.
+    """
+
+    figure: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """What came of making figures again.
+
+    Attributes:
+        figures: names of those that were made again.
+        differences: what does not follow.
+        left_out: figures that were not made again, with the reason.
+    """
+
+    figures: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    left_out: Mapping[str, str]
+
+
+def recompute_case(
+    run: RunRecord, case: CaseRecord, stamps: Stamps | None, before: Sequence[CaseRecord] = ()
+) -> Recomputed:
+    """Make every figure of a case again and hold it against the record.
+
+    Args:
+        run: the record of its run.
+        case: the case.
+        stamps: its raw samples, or None where it has none.
+        before: cases of the run that had finished before it, from which a slice may be extrapolated.
+    """
+    differences = list(guarded("work", lambda: _work_faults(run, case)))
+    differences += guarded("trials", lambda: _trial_faults(case, stamps))
+    differences += guarded("prompts_sha256", lambda: _prompt_faults(run, case))
+    if case.status != "ok":
+        return Recomputed((), tuple(differences), {})
+    differences += guarded("starts", lambda: _start_faults(run, case))
+    made: dict[str, Measurement] = {}
+
+    def figures() -> Iterator[Difference]:
+        yield from _figure_faults(run, case, before, made)
+
+    differences += guarded("measurements", figures)
+    left_out = {"energies": ENERGIES_TAKEN} if case.energies else {}
+    left_out |= {name: NOT_RECOMPUTED.get(name, UNKNOWN) for name in case.measurements if name not in made}
+    return Recomputed(tuple(sorted(made.keys() & case.measurements.keys())), tuple(differences), left_out)
+
+
+def guarded(figure: str, faults: Callable[[], Iterator[Difference]]) -> list[Difference]:
+    """Collect differences; values with which nothing can be computed are one, too."""
+    found: list[Difference] = []
+    try:
+        found.extend(faults())
+    except (ValueError, OverflowError, ZeroDivisionError, ArithmeticError, LookupError, TypeError) as error:
+        what = f"cannot be made again from the record: {type(error).__name__}: {str(error)[:200]}"
+        found.append(Difference(figure, what))
+    return found
+
+
+def plan_faults(run: RunRecord, case: CaseRecord) -> Iterator[Difference]:
+    """Whether the case is one that was planned."""
+    planned = {entry.spec.case_id: entry for entry in run.cases}.get(case.spec.case_id)
+    if planned is None or (planned.spec, planned.predicted) != (case.spec, case.predicted):
+        yield Difference("spec", "is not what run.json planned under this case_id")
+
+
+def _work_faults(run: RunRecord, case: CaseRecord) -> Iterator[Difference]:
+    """Identity and amount of the work, from the architecture."""
+    yield from plan_faults(run, case)
+    model = next((entry for entry in run.models if entry.name == case.spec.model), None)
+    if model is None:
+        return
+    architecture, spec = architecture_of(model, case.spec), case.spec
+    work = workload_id(
+        architecture,
+        prompt_tokens=spec.prompt_tokens,
+        output_tokens=spec.output_tokens,
+        batch=spec.batch,
+    )
+    if work != spec.workload_id:
+        yield Difference("workload_id", f"is {spec.workload_id[:12]}…, the work has {work[:12]}…")
+    if case.work is not None:
+        formats = Formats(**spec.formats.model_dump())
+        counted = trial_work(architecture, formats, spec.prompt_tokens, spec.output_tokens, spec.batch)
+        for name, value in asdict(counted).items():
+            if not close(getattr(case.work, name), value):
+                yield Difference(f"work.{name}", f"is {getattr(case.work, name)}, counting gives {value}")
+
+
+def architecture_of(model: ModelRecord, spec: CaseSpec) -> Architecture:
+    """Return the architecture that a case ran: what the record holds, or its slice.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    try:
+        whole = TypeAdapter(Architecture).validate_json(json.dumps(model.architecture))
+    except ValidationError as error:
+        raise ValueError(f"no architecture: {error.errors()[0]['msg']}") from None
+    cut = spec.slice
+    return whole if cut is None else sliced(whole, Depth(cut.dense, cut.moe))
+
+
+def _trial_faults(case: CaseRecord, stamps: Stamps | None) -> Iterator[Difference]:
+    """Order and completeness of the trials, and their times from the stamps of their tokens."""
+    starts = {start.index for start in case.starts}
+    numbers: dict[int, list[bool]] = {}
+    for trial in case.trials:
+        seen = numbers.setdefault(trial.start, [])
+        where = f"trial {trial.index} of start {trial.start}"
+        if case.status == "ok" and trial.start not in starts:
+            yield Difference("trials", f"{where} belongs to no start")
+        if trial.index != len(seen):
+            yield Difference("trials", f"{where} stands where trial {len(seen)} should: one is missing")
+        if trial.warm_up and False in seen:
+            yield Difference("trials", f"{where} is called warm-up after measuring began")
+        seen.append(trial.warm_up)
+        if stamps:
+            yield from _stamp_faults(case, where, stamps.get((trial.start, trial.index)), trial)
+    extra = set(stamps or ()) - {(trial.start, trial.index) for trial in case.trials}
+    if extra:
+        yield Difference("trials", f"the samples hold {len(extra)} trials that the record lacks")
+
+
+def _stamp_faults(
+    case: CaseRecord, where: str, own: Sequence[int] | None, trial: TrialRecord
+) -> Iterator[Difference]:
+    tokens = case.spec.output_tokens
+    if own is None or len(own) != tokens:
+        count = 0 if own is None else len(own)
+        yield Difference("trials", f"{where} has {count} stamps for {tokens} tokens")
+        return
+    if any(later < earlier for earlier, later in pairwise(own)):
+        yield Difference("trials", f"{where} has stamps that are not in order")
+    follows = {
+        "prefill_s": own[0] / 1e9,
+        "decode_s": (own[-1] - own[0]) / 1e9 if tokens > 1 else None,
+        "e2e_s": own[-1] / 1e9,
+    }
+    for name, value in follows.items():
+        if not close(getattr(trial, name), value):
+            yield Difference(name, f"{where}: is {getattr(trial, name)}, its stamps give {value}")
+
+
+def _prompt_faults(run: RunRecord, case: CaseRecord) -> Iterator[Difference]:
+    """Digests of the prompts, from seed and challenge."""
+    recorded = [trial for trial in case.trials if trial.prompts_sha256 is not None]
+    if not recorded:
+        return
+    spec = case.spec
+    model = next(entry for entry in run.models if entry.name == spec.model)
+    vocabulary = architecture_of(model, spec).vocab_size
+    for trial in recorded:
+        prompts = trial_prompts(
+            case_label(spec.scenario, spec.variant, spec.batch),
+            seed=spec.seed,
+            challenge=run.challenge,
+            start=trial.start,
+            trial=trial.index,
+            batch=spec.batch,
+            prompt_tokens=spec.prompt_tokens,
+            vocab_size=vocabulary,
+        )
+        if prompts_digest(prompts) != trial.prompts_sha256:
+            where = f"trial {trial.index} of start {trial.start}"
+            yield Difference("prompts_sha256", f"{where}: does not follow from seed and challenge")
+
+
+def _start_faults(run: RunRecord, case: CaseRecord) -> Iterator[Difference]:
+    """Whether the starts that count are those that have to."""
+    indices = [start.index for start in case.starts]
+    if indices != list(range(len(indices))):
+        yield Difference("starts", f"are numbered {indices}: one is missing or there twice")
+    used = [start for start in case.starts if start.used]
+    if len(used) != run.settings.starts:
+        yield Difference("starts", f"{len(used)} count, the plan asked for {run.settings.starts}")
+    floor = next(
+        floor
+        for floor in run.noise_floors
+        if (floor.device_key, floor.engine) == (case.spec.device_key, case.spec.engine)
+    )
+    for start in case.starts:
+        if not start.used and not (run.settings.repeat_on_interference and disturbed(start, floor)):
+            yield Difference("starts", f"start {start.index} was left out without having been disturbed")
+    if any(disturbed(start, floor) for start in used):
+        yield from without_flags(case, {"interference"})
+
+
+def _figure_faults(
+    run: RunRecord, case: CaseRecord, before: Sequence[CaseRecord], made: dict[str, Measurement]
+) -> Iterator[Difference]:
+    """Every measurement, the binding ceilings and the flags; fills ``made``."""
+    if not case.starts:
+        return
+    settings, target = run.settings, run.settings.target_relative_half_width
+    if target is None:
+        raise ValueError("run.json names no precision that trials were stopped at")
+    used = recorded_starts(case, target)
+    work = case.work or Work(
+        prefill_flops=0.0, prefill_bytes=0.0, decode_flops=0.0, decode_bytes=0.0, expected=False
+    )
+    measured, binding = figures_of(case.spec, work, used, run.ceilings, settings.soak_s)
+    measured |= extrapolated(case.spec, measured, all_specs(run), before)
+    made.update(measured)
+    for name, again in measured.items():
+        if name not in case.measurements:
+            yield Difference(name, "is missing in the record")
+        else:
+            yield from measurement_faults(name, case.measurements[name], again)
+    if binding != case.binding_ceilings:
+        yield Difference("binding_ceilings", f"are {case.binding_ceilings}, the roofline gives {binding}")
+    simulated = case.simulated or run.simulated
+    found = flags(case.spec, used, target, simulated=simulated)
+    yield from without_flags(case, {flag.code for flag in found})
+
+
+def without_flags(case: CaseRecord, codes: set[str]) -> Iterator[Difference]:
+    """Yield a difference for every flag that follows and is not in the record."""
+    for code in sorted(codes - {flag.code for flag in case.flags}):
+        yield Difference("flags", f"flag {code} follows from the samples and is not in the record")
+
+
+def measurement_faults(name: str, recorded: Measurement, again: Measurement) -> Iterator[Difference]:
+    """Yield what differs between a recorded measurement and the one made again."""
+    if not close(recorded.value, again.value):
+        yield Difference(name, f"is {_shown(recorded)}, the samples give {_shown(again)}")
+        return
+    if recorded.value is None:
+        return  # why something is missing is told, not computed
+    for field in ("unit", "n", "method", "scope"):
+        if getattr(recorded, field) != getattr(again, field):
+            what = f"{field} is {getattr(recorded, field)!r}, the samples give {getattr(again, field)!r}"
+            yield Difference(name, what)
+    pairs = zip(recorded.ci95 or (None, None), again.ci95 or (None, None), strict=True)
+    if not all(close(mine, theirs) for mine, theirs in pairs):
+        yield Difference(name, f"ci95 is {recorded.ci95}, the samples give {again.ci95}")
+
+
+def _shown(measurement: Measurement) -> str:
+    return "missing" if measurement.value is None else f"{measurement.value!r} {measurement.unit}"
+
+
+def close(recorded: float | None, again: float | None) -> bool:
+    """Whether two figures are the same but for the rounding of their sums; None equals None only."""
+    if recorded is None or again is None:
+        return recorded is again
+    return math.isclose(recorded, again, rel_tol=AGREES, abs_tol=1e-15)

@@ -1,0 +1,69 @@
+"""Runs to verify: a whole one from the simulated engine, signed, and ways to damage copies of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from profiler.measure.request import SweepRequest
+from profiler.measure.sweep import Sweep
+from profiler.render.report import REPORT_FILE, write_report
+from profiler.results.checksums import CHECKSUMS_FILE, NamedDigest, chained, read_checksums, sha256_of_file
+from profiler.results.store import list_page
+
+CHALLENGE = "buyer-7f3a91c2"
+
+
+def make_run(path: Path, **changes: Any) -> Path:
+    """Sweep one case on the simulated engine and leave a closed run with its page."""
+    request: dict[str, Any] = {
+        "engines": ("fake",),
+        "scenarios": ("decode-128",),
+        "batches": (1,),
+        "challenge": CHALLENGE,
+        "engine_options": {"load_s": "2.0"},
+    }
+    run = Sweep(SweepRequest(**request | changes), lambda event: None).run(path)
+    write_report([run], path / REPORT_FILE, title="run")
+    assert list_page(path)
+    return path
+
+
+def copied(run: Path, to: Path) -> Path:
+    """A copy of a run to damage."""
+    shutil.copytree(run, to)
+    return to
+
+
+def reseal(run: Path) -> None:
+    """Make chain and checksums fit what the files hold now, as somebody would who edits a run with care."""
+    previous = hashlib.sha256((run / "run.json").read_bytes()).hexdigest()
+    lines = []
+    for line in (run / "cases.jsonl").read_bytes().splitlines():
+        fields = json.loads(line) | {"prev_sha256": previous}
+        lines.append(json.dumps(fields, ensure_ascii=False).encode())
+        previous = hashlib.sha256(lines[-1]).hexdigest()
+    (run / "cases.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    names = [file.name for file in read_checksums((run / CHECKSUMS_FILE).read_bytes()).files]
+    files = [NamedDigest(name, sha256_of_file(run / name)) for name in names if (run / name).exists()]
+    (run / CHECKSUMS_FILE).write_bytes(chained(files).encoded())
+
+
+def edit_case(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the only case of a run, and make everything else fit."""
+    fields = json.loads((run / "cases.jsonl").read_bytes())
+    change(fields)
+    (run / "cases.jsonl").write_bytes(json.dumps(fields).encode() + b"\n")
+    reseal(run)
+
+
+def edit_run(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change ``run.json``, and make everything else fit."""
+    fields = json.loads((run / "run.json").read_bytes())
+    change(fields)
+    (run / "run.json").write_bytes(json.dumps(fields, indent=1).encode() + b"\n")
+    reseal(run)
