@@ -63,6 +63,10 @@ ENERGY = _table(
 RECORDED = _table(
     ("sustained_ratio", "ratio", "higher", "throughput at the end of a soak over that at its start"),
     ("power_max_1s_w", "W", "lower", "highest mean power over 1 s"),
+    ("idle_power_w", "W", "lower", "power with the model loaded and nothing to do"),
+    ("net_energy_per_output_token_j", "J/token", "lower", "energy per generated token less idle power"),
+    ("prefill_energy_per_token_j", "J/token", "lower", "energy of prefill per prompt token"),
+    ("decode_energy_per_token_j", "J/token", "lower", "energy of decode per generated token"),
 )
 MEMORY = _table(
     ("weights_bytes", "bytes", "lower", "memory of the weights"),

@@ -97,6 +97,6 @@ def without_figure(requirement: Requirement, why: str) -> Blocker:
         return Blocker(why, "a soak")
     if name in COST:
         return Blocker(why, "what is missing in the cost file", measure=False)
-    if name in ("power_mean_w", "power_max_1s_w", "energy_per_output_token_j"):
+    if name.endswith(("_w", "_j")):
         return Blocker(why, "a power sensor: `aiprof devices` says what is missing", measure=False)
     return Blocker(why, "measure again")

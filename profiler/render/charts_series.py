@@ -62,8 +62,8 @@ def energy_figure(families: Sequence[Family], *, interactive: bool = False) -> F
         column=Column("energy", "J/token", True),
         axis=lambda _: "J per output token",
         caption="Energy per output token over the number of requests that run together: all of the energy "
-        "that the sensor covers, idle power and prefill included. Both axes are logarithmic. Energy has no "
-        "interval; its error is up to one update of the counter at each end.",
+        "that the sensor covers, idle power and prefill included. Both axes are logarithmic. Bands are "
+        "bounds of sampling, not of a sensor that is wrong by a constant factor.",
         interactive=interactive,
         single=True,
     )

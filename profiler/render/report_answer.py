@@ -86,7 +86,9 @@ class OverlapJudge:
         value = (one.value or 0.0) / (two.value or 1.0)
         if one.ci95 is None or two.ci95 is None or not plottable(*one.ci95, *two.ci95):
             return Ratio(value, 0.0, float("inf"), "no interval")
-        undecided = "one start" if "within_process" in (one.scope, two.scope) else ""
+        # A figure with the scope of a sensor counts its starts.
+        few = [item for item in (one, two) if item.scope != "across_starts" and item.n < 2]
+        undecided = "one start" if few or "within_process" in (one.scope, two.scope) else ""
         return Ratio(value, one.ci95[0] / two.ci95[1], one.ci95[1] / two.ci95[0], undecided)
 
 

@@ -7,11 +7,13 @@ from typing import Final
 
 from profiler.render.charts_latency import latency_figure
 from profiler.render.charts_memory import memory_figure
+from profiler.render.charts_power import power_figure
 from profiler.render.charts_roofline import roofline_figure
 from profiler.render.charts_series import concurrency_figure, energy_figure
 from profiler.render.charts_trade import trade_figure
 from profiler.render.report_answer import Judge, answer_section
 from profiler.render.report_cases import box_section, cases_section, limits_section
+from profiler.render.report_energy import box_table, energy_table
 from profiler.render.report_judge import StartsJudge
 from profiler.render.report_subjects import Entry, Family, Subject, collect, families
 from profiler.render.report_view import Facts, Figure, Report, Section, listed, plural
@@ -143,14 +145,8 @@ def _resource_sections(
     grouped: Sequence[Family], entries: Sequence[Entry], *, interactive: bool
 ) -> tuple[Section, ...]:
     return (
-        _power_section(entries),
-        _figure_section(
-            "energy",
-            "Energy per token",
-            "Energy",
-            energy_figure(grouped, interactive=interactive),
-            _no_energy(entries),
-        ),
+        _power_section(entries, interactive=interactive),
+        _energy_section(grouped, entries, interactive=interactive),
         _figure_section(
             "memory",
             "Memory: predicted, measured, and what there is",
@@ -167,21 +163,28 @@ def _figure_section(name: str, title: str, menu: str, figure: Figure | None, emp
     return Section(name, title, menu, figures=(figure,))
 
 
-def _power_section(entries: Sequence[Entry]) -> Section:
-    """Power over time needs samples; this format of a run holds counters read at both ends only."""
-    means = any(entry.measured("power_mean_w") for entry in entries)
-    return Section(
+def _power_section(entries: Sequence[Entry], *, interactive: bool) -> Section:
+    """Power over time, where sensors were sampled."""
+    return _figure_section(
         "power",
         "Power over time",
         "Power",
-        empty="Runs of this version hold no power samples: energy counters are read before and after the "
-        "trials, which gives "
-        + (
-            "the mean power of each case (in the table of all cases)"
-            if means
-            else "mean power where there is a counter"
-        )
-        + " and no course over time. Sampling sensors while a case runs would bring it.",
+        power_figure(entries, interactive=interactive),
+        "No case holds reads of an energy or power sensor of its device. `aiprof devices` shows what would "
+        "be read on this box, and what is missing for it.",
+    )
+
+
+def _energy_section(grouped: Sequence[Family], entries: Sequence[Entry], *, interactive: bool) -> Section:
+    figure = energy_figure(grouped, interactive=interactive)
+    tables = tuple(table for table in (energy_table(entries), box_table(entries)) if table.rows)
+    return Section(
+        "energy",
+        "Energy per token",
+        "Energy",
+        empty="" if figure is not None or tables else _no_energy(entries),
+        figures=() if figure is None else (figure,),
+        tables=tables,
     )
 
 
