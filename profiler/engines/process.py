@@ -51,7 +51,7 @@ class WorkerProcess:
         self.log_path = log_path
         self._next_id = 1
         self._buffer = bytearray()
-        self._oom_kills = _oom_kills()
+        self._oom_kills = oom_kills()
         command = [python, str(WORKER_MAIN), str(os.getpid())]
         with log_path.open("ab") as log:
             self._log_start = log.tell()
@@ -205,13 +205,9 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             return WorkerError("worker_died", f"the worker closed its output during {op}", fatal=True)
-        oom_kills = _oom_kills()
+        kills = oom_kills()
         self.kill()
-        if (
-            code == -signal.SIGKILL
-            and None not in (oom_kills, self._oom_kills)
-            and oom_kills != self._oom_kills
-        ):
+        if code == -signal.SIGKILL and None not in (kills, self._oom_kills) and kills != self._oom_kills:
             return WorkerError(
                 "out_of_memory", f"the kernel killed the worker during {op}: out of memory", fatal=True
             )
@@ -223,7 +219,7 @@ def _no_number(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
 
 
-def _oom_kills() -> int | None:
+def oom_kills() -> int | None:
     """Kills by the kernel's out-of-memory killer since boot (``oom_kill`` in /proc/vmstat), or None."""
     try:
         for line in Path("/proc/vmstat").read_text().splitlines():
