@@ -16,6 +16,10 @@ from profiler.results.schema import (
     DeviceRecord,
     EngineRecord,
     Failure,
+    Fidelity,
+    FidelityArtefact,
+    FidelityFigures,
+    FidelityLimits,
     Flag,
     FormatsRecord,
     Measurement,
@@ -218,6 +222,34 @@ def make_case_fields(spec: CaseSpec | None = None, **changes: Any) -> dict[str, 
         ),
     }
     return fields | changes
+
+
+def make_fidelity(verdict: Any = "faithful", **changes: Any) -> Fidelity:
+    """Return a check with the verdict and figures that go with it."""
+    kl = {"faithful": 0.002, "degraded": 0.9, "wrong": 6.0}.get(verdict)
+    figures = FidelityFigures(
+        prompts=4,
+        positions=64,
+        mean_kl=kl,
+        max_kl=kl,
+        top1_agreement=0.95,
+        max_logit_error=0.2,
+        greedy_tokens=64,
+        greedy_agreed=64,
+    )
+    fields: dict[str, Any] = {
+        "verdict": verdict,
+        "reason": None if verdict == "faithful" else f"{verdict} for a test",
+        "method": "log-probabilities",
+        "reference": "fp32",
+        "artefact": FidelityArtefact(
+            weights="generated", text="2 of 30 layers", changed={"layers": 2}, seed=0
+        ),
+        "figures": None if verdict == "not_checked" else figures,
+        "limits": FidelityLimits(mean_kl=0.011, greedy_gap=0.84),
+        "elapsed_s": 8.0,
+    }
+    return Fidelity(**fields | changes)
 
 
 def make_measurements() -> Mapping[str, Measurement]:

@@ -76,13 +76,8 @@ def match_key(spec: CaseSpec, match: Match) -> Key:
 
 
 def fidelity_verdict(case: CaseRecord) -> str | None:
-    """Return the verdict on whether the engine computed the right thing, ``faithful`` or another word.
-
-    Records of schema 1 carry none. A record that does has a field ``fidelity`` with a text ``verdict``;
-    anything else counts as no verdict.
-    """
-    verdict = getattr(getattr(case, "fidelity", None), "verdict", None)
-    return verdict if isinstance(verdict, str) else None
+    """Return the verdict on whether the engine computed the right thing; None where the record holds none."""
+    return None if case.fidelity is None else case.fidelity.verdict
 
 
 def inventory(letter: str, runs: Sequence[Run], match: Match) -> Inventory:
@@ -162,15 +157,16 @@ def _fastest_faithful(letter: str, evidence: Iterable[Evidence]) -> tuple[list[E
             for item in formats[:MAX_SHOWN]
         )
         reason = (
-            f"no faithful format on {letter} ({seen}); sweep again with a version of aiprof that records "
-            "fidelity, or compare with --match same-formats"
+            f"no faithful format on {letter} ({seen}); sweep again with a fidelity check, or compare with "
+            "--match same-formats"
         )
         absent.append(Absent(formats[0].spec, "no_fidelity", reason))
     return chosen, absent
 
 
 def _verdicts(item: Evidence) -> set[str]:
-    return {fidelity_verdict(case) or "no fidelity verdict in the record" for case in item.cases}
+    found = {fidelity_verdict(case) or "no fidelity verdict in the record" for case in item.cases}
+    return {verdict.replace("_", " ") for verdict in found}
 
 
 def formats_text(formats: FormatsRecord) -> str:

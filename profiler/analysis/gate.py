@@ -21,6 +21,7 @@ from profiler.analysis.decision import MOST_STARTS, Outcome, decide, starts_to_d
 from profiler.analysis.evidence import Candidate, CaseEvidence, candidates_of
 from profiler.analysis.figures import CAPACITY, COST, RECORDED, Figure, figure_of
 from profiler.analysis.gate_blockers import Blocker, blockers_of, labels_of, without_figure
+from profiler.analysis.gate_fidelity import fidelity_line
 from profiler.analysis.policy import Node, Policy, Requirement, RequirementGroup
 from profiler.analysis.ranking import ranking, score
 from profiler.analysis.remedy import served_remedy, sweep_command
@@ -185,7 +186,8 @@ class _Judge:
         elif case.status != "ok":
             return self._not_measured(requirement, case, error)
         elif requirement.metric.name == "fidelity":
-            figure = Figure.missing("the record holds no verdict on fidelity")
+            blank = _undecided(requirement, error, case.label, case.spec.case_id, "", None)
+            return fidelity_line(requirement, case, blank)
         elif requirement.metric.name in COST:
             figure = cost_figure(requirement.metric.name, case, self.box, self.output_share)
         else:

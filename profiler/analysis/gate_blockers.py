@@ -91,7 +91,7 @@ def without_figure(requirement: Requirement, why: str) -> Blocker:
     """Return what there being no figure means, and what would give one."""
     name = requirement.metric.name
     if name == "fidelity":
-        remedy = "a fidelity check of this engine and these formats; runs of this version hold none"
+        remedy = "a sweep with a fidelity check of this engine and these formats (without --no-fidelity)"
         return Blocker(why, remedy, measure=False)
     if name == "sustained_ratio":
         return Blocker(why, "a soak")

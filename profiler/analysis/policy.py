@@ -16,8 +16,8 @@ Combine = Literal["all", "any"]
 
 DEFAULT_CONFIDENCE = 0.95
 DEFAULT_STARTS = 3
-DEFAULT_FORBIDDEN = ("interference", "drift", "not_steady")
-"""Flags that say that the figure is not what the box does undisturbed."""
+DEFAULT_FORBIDDEN = ("interference", "drift", "not_steady", "fidelity_wrong", "fidelity_degraded")
+"""Flags that say that the figure is not what the box does undisturbed, or not of the work it claims."""
 SENSORS = (
     "energy_j",
     "power_mean_w",

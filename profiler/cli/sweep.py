@@ -108,6 +108,11 @@ def _challenge(_: click.Context, __: click.Parameter, text: str | None) -> str |
     metavar="KEY=VALUE",
     help="For the engine.",
 )
+@click.option(
+    "--no-fidelity",
+    is_flag=True,
+    help="Leave out the check that the engine computes the model it claims; the record says so.",
+)
 @click.option("--allow-download", is_flag=True, help="Let ORG/NAME be fetched from the model hub.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the run (default: runs/<time>-<what>)."
@@ -130,7 +135,9 @@ def command(
     Without flags this takes about three minutes. The tables go to stdout, progress to stderr.
     """
     signal.signal(signal.SIGTERM, _as_interrupt)
-    given = {name: value for name, value in flags.items() if value not in (None, (), {})}
+    given = {
+        name: value for name, value in flags.items() if value not in (None, (), {}) and value is not False
+    }
     if resume is not None:
         if out is not None or dry_run:
             raise UsageError("--resume continues a run where it is; it goes with neither --out nor --dry-run")

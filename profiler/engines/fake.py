@@ -8,6 +8,7 @@ from profiler.backends.base import Device
 from profiler.errors import UsageError, unknown
 from profiler.models.architecture import Architecture
 from profiler.models.formats import Formats
+from profiler.worker.fake_answers import MODES
 from profiler.worker.fake_engine import DEFAULTS, DEVICES
 
 
@@ -44,4 +45,8 @@ class FakeEngine:
                 parsed[key] = text.lower() in ("true", "1", "yes") if kind is bool else kind(text)
             except ValueError:
                 raise UsageError(f"--engine-option {key}={text}: not a {kind.__name__}") from None
+        if parsed.get("fidelity", "faithful") not in MODES:
+            raise UsageError(
+                f"--engine-option fidelity={parsed['fidelity']}: must be one of {', '.join(MODES)}"
+            )
         return parsed

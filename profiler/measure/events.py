@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from profiler.results.schema import CaseRecord, CaseSpec, RunRecord
+from profiler.results.schema import CaseRecord, CaseSpec, Fidelity, RunRecord
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,21 @@ class CaseStarted:
     of: int
     spec: CaseSpec
     seconds: float
+
+
+@dataclass(frozen=True)
+class FidelityStarted:
+    """A check begins whether the engine computes the model of this case, and all others like it."""
+
+    spec: CaseSpec
+
+
+@dataclass(frozen=True)
+class FidelityChecked:
+    """The verdict of that check."""
+
+    spec: CaseSpec
+    fidelity: Fidelity
 
 
 @dataclass(frozen=True)
@@ -90,5 +105,15 @@ class OutOfBudget:
     remaining: int
 
 
-Event = Preparing | SweepStarted | CaseStarted | StageEntered | TrialFinished | CaseFinished | OutOfBudget
+Event = (
+    Preparing
+    | SweepStarted
+    | FidelityStarted
+    | FidelityChecked
+    | CaseStarted
+    | StageEntered
+    | TrialFinished
+    | CaseFinished
+    | OutOfBudget
+)
 Listener = Callable[[Event], None]

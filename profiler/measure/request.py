@@ -101,6 +101,9 @@ _SINGLE = {
     "python": "--python",
     "challenge": "--challenge",
 }
+# Flags without a value; they come last, so that all before them are pairs.
+_SWITCHES = {"no_fidelity": "--no-fidelity"}
+_FLAGS = _SINGLE | _REPEATED | _SWITCHES
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class SweepRequest:
         python: interpreter for the workers, or None for aiprof's own.
         engine_options: ``key=value`` pairs for the engines.
         challenge: a verifier's text that is mixed into prompts and random weights, or None.
+        no_fidelity: leave the check out whether engines compute the model they claim.
     """
 
     preset: str = "quick"
@@ -140,6 +144,7 @@ class SweepRequest:
     python: str | None = None
     engine_options: Mapping[str, str] = field(default_factory=dict)
     challenge: str | None = None
+    no_fidelity: bool = False
 
     def with_preset(self) -> tuple[SweepRequest, Preset]:
         """Return the request with empty fields filled from its preset, and the preset.
@@ -166,6 +171,7 @@ class SweepRequest:
         for name, flag in (_SINGLE | _REPEATED).items():
             for text in _texts(name, getattr(self, name)):
                 arguments += [flag, scrub(text)]
+        arguments += [flag for name, flag in _SWITCHES.items() if getattr(self, name)]
         return tuple(arguments)
 
     @classmethod
@@ -177,8 +183,13 @@ class SweepRequest:
         """
         flags = {flag: name for name, flag in (_SINGLE | _REPEATED).items()}
         values: dict[str, Any] = {}
+        pairs = list(arguments)
+        for name, flag in _SWITCHES.items():
+            if pairs[-1:] == [flag]:
+                values[name] = True
+                del pairs[-1]
         try:
-            for flag, text in zip(arguments[::2], arguments[1::2], strict=True):
+            for flag, text in zip(pairs[::2], pairs[1::2], strict=True):
                 name = flags[flag]
                 if name in _SINGLE:
                     values[name] = _parse(name, text)
@@ -197,7 +208,7 @@ class SweepRequest:
         for name in (entry.name for entry in fields(self) if entry.name in only):
             mine, theirs = _texts(name, getattr(self, name)), _texts(name, getattr(other, name))
             if [scrub(text) for text in mine] != [scrub(text) for text in theirs]:
-                flag = (_SINGLE | _REPEATED)[name]
+                flag = _FLAGS[name]
                 lines.append(
                     f"{flag}: the run has {', '.join(mine) or 'its default'}, asked for {', '.join(theirs)}"
                 )
@@ -206,8 +217,10 @@ class SweepRequest:
 
 def _texts(name: str, value: Any) -> list[str]:
     """Return a field as the texts that follow its flag."""
-    if value is None:
+    if value is None or value is False:
         return []
+    if value is True:
+        return ["given"]
     if name == "engine_options":
         return [f"{key}={text}" for key, text in sorted(value.items())]
     if name in ("budget_s", "soak_s"):

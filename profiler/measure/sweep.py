@@ -24,6 +24,7 @@ from profiler.measure.events import (
     SweepStarted,
 )
 from profiler.measure.extrapolate import all_specs, extrapolated
+from profiler.measure.fidelity import FidelityChecks, fidelity_flags
 from profiler.measure.plan import engine_options, least_seconds
 from profiler.measure.prepare import Prepared, Selection, prepare, python_for, select
 from profiler.measure.request import SweepRequest
@@ -105,22 +106,26 @@ class Sweep:
         record = writer.record
         budget_s = deadline - self.clock.now()
         self.emit(SweepStarted(str(writer.path), record, len(cases), budget_s))
+        fidelity = FidelityChecks(None if selection.request.no_fidelity else deadline)
         for position, planned in enumerate(cases):
+            context = self._context(selection, record, planned, log_path, sensing)
+            verdict = fidelity.of(context)
             seconds = self._seconds_for(cases[position:], deadline, record.settings.starts)
             if seconds is None:
                 self.emit(OutOfBudget(len(cases) - position))
                 return
             self.emit(CaseStarted(position + 1, len(cases), planned.spec, seconds))
-            context = self._context(selection, record, planned, log_path, sensing)
             noise = _noise_floor(record, planned.spec)
             found = measure_case(
                 context, seconds, noise, repeat_on_interference=record.settings.repeat_on_interference
             )
             fields, case_id = found.fields, planned.spec.case_id
+            fields["fidelity"] = verdict
             if fields["status"] == "ok":
                 fields["measurements"] |= extrapolated(
                     planned.spec, fields["measurements"], all_specs(record), finished
                 )
+                fields["flags"] = (*fields["flags"], *fidelity_flags(verdict))
             if found.stamps["start"]:
                 fields["samples"] = writer.write_samples(case_id, found.stamps)
             if len(found.sensors["sensor"]):

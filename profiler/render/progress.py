@@ -14,6 +14,8 @@ from profiler.measure.events import (
     CaseFinished,
     CaseStarted,
     Event,
+    FidelityChecked,
+    FidelityStarted,
     OutOfBudget,
     Preparing,
     StageEntered,
@@ -96,6 +98,22 @@ class Progress:
                 self._line(Text(text))
             case CaseStarted():
                 self._case, self._case_began, self._trial = event, time.monotonic(), ""
+            case FidelityStarted(spec):
+                self._line(
+                    Text(
+                        f"checking that {spec.engine} computes {spec.model} in {spec.formats.weight_format}",
+                        style="dim",
+                    )
+                )
+            case FidelityChecked(_, fidelity):
+                style = "dim" if fidelity.verdict == "faithful" else "yellow"
+                reason = "" if fidelity.reason is None else f": {fidelity.reason}"
+                self._line(
+                    Text(
+                        f"  {fidelity.verdict.replace('_', ' ')}{reason} ({fidelity.elapsed_s:.0f} s)",
+                        style=style,
+                    )
+                )
             case StageEntered():
                 start = f"start {event.start + 1}, " if event.of > 1 or event.start else ""
                 self._stage, self._trial = f"{start}{event.stage}", ""

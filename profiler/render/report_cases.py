@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from profiler.render.charts_roofline import ceiling_label
+from profiler.render.report_fidelity import fidelity_table
 from profiler.render.report_numbers import Unit, figure, measured_cell, rate_text, unit_for
 from profiler.render.report_subjects import Entry, format_label
 from profiler.render.report_view import Cell, Column, Facts, Row, Section, Table, condensed, listed, plural
@@ -64,7 +65,9 @@ def cases_section(entries: Sequence[Entry], runs: Sequence[Run]) -> Section:
     if len(entries) > MAX_CASES:
         note += f"The first {MAX_CASES:,} of {len(entries):,} cases; `aiprof export` gives all of them. "
     table = Table("all-cases", "Finished and failed", tuple(columns), tuple(rows), note.strip())
-    return Section("cases", "All cases", "All cases", tables=(condensed(table),))
+    checks = fidelity_table(entries)
+    tables = (condensed(table),) if checks is None else (condensed(table), checks)
+    return Section("cases", "All cases", "All cases", tables=tables)
 
 
 def _case_row(entry: Entry, units: Mapping[str, Unit], common: set[str], *, titles: bool) -> Row:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from profiler.render.report_numbers import half_width
 from profiler.render.units import format_bytes, format_rate, format_seconds
 from profiler.results.read import Run
-from profiler.results.schema import CaseRecord, CaseSpec, Flag, Measurement, SkippedCase
+from profiler.results.schema import CaseRecord, CaseSpec, Flag, FormatsRecord, Measurement, SkippedCase
 
 DASH = "–"
 
@@ -87,6 +87,13 @@ def label(spec: CaseSpec) -> str:
     return spec.scenario if spec.variant == "full" else f"{spec.scenario} ({spec.variant})"
 
 
+def formats_words(formats: FormatsRecord) -> str:
+    """Return ``bf16``, or all three formats where they differ."""
+    if len({formats.weight_format, formats.compute_dtype, formats.kv_dtype}) == 1:
+        return formats.weight_format
+    return f"{formats.weight_format} weights, {formats.compute_dtype} compute, {formats.kv_dtype} cache"
+
+
 def full_label(spec: CaseSpec) -> str:
     """Return everything that tells a case from others of its run."""
     return f"{label(spec)} · {spec.model_label} · {spec.formats.weight_format} · {spec.load_label}"
@@ -137,13 +144,12 @@ def run_view(run: Run) -> RunView:
     flags = _flags(run.cases)
     for case in run.cases:
         spec = case.spec
-        formats = spec.formats
-        written = formats.weight_format
-        if len({formats.weight_format, formats.compute_dtype, formats.kv_dtype}) > 1:
-            written = f"{written} weights, {formats.compute_dtype} compute, {formats.kv_dtype} cache"
+        written = formats_words(spec.formats)
         device = devices[spec.device_key].name if spec.device_key in devices else spec.device_key
         engine = f"{spec.engine} {engines[spec.engine].version}" if spec.engine in engines else spec.engine
         title = f"{spec.model_label} ({spec.weights} weights) · {written} · {engine} · {device}"
+        if case.fidelity is not None:
+            title += f" · {case.fidelity.verdict.replace('_', ' ')}"
         groups.setdefault(title, []).append(_row(case, flags))
     ok = sum(case.status == "ok" for case in run.cases)
     failed = len(run.cases) - ok

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from profiler.results.fidelity_record import Fidelity
 from profiler.results.fields import Count, Details, Finite, Identifier, Name, Text, Utc
 from profiler.results.record_base import (
     SCHEMA_VERSION,
@@ -244,6 +245,8 @@ class CaseRecord(Record):
         energies: energy of each phase of each start, by every meter.
         samples: stamps of every token.
         sensor_samples: reads of every sensor.
+        fidelity: whether the engine computed the model, checked before the first case of its kind, or None
+            in records of versions that did not check.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -266,6 +269,7 @@ class CaseRecord(Record):
     samples: SamplesRef | None = None
     served: ServedRecord | None = None
     sensor_samples: SamplesRef | None = None
+    fidelity: Fidelity | None = None
 
     @model_validator(mode="after")
     def _failed_says_why(self) -> Self:

@@ -18,6 +18,7 @@ from profiler.results.case_record import (
     TrialRecord,
     Work,
 )
+from profiler.results.fidelity_record import Fidelity, FidelityArtefact, FidelityFigures, FidelityLimits
 from profiler.results.record_base import (
     SCHEMA_VERSION,
     CaseSpec,
@@ -62,6 +63,10 @@ __all__ = [
     "EnergyRecord",
     "EngineRecord",
     "Failure",
+    "Fidelity",
+    "FidelityArtefact",
+    "FidelityFigures",
+    "FidelityLimits",
     "Flag",
     "FormatsRecord",
     "LoadProcess",

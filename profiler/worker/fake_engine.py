@@ -16,6 +16,7 @@ import sys
 import time
 from typing import Any
 
+from . import fake_answers
 from .protocol import EngineError
 
 BYTES_PER_WEIGHT = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
@@ -34,8 +35,9 @@ DEFAULTS: dict[str, Any] = {
     "disturb_start": -1,  # this start loses disturb_loss of its bandwidth after the first probe
     "disturb_loss": 0.3,
     "load_s": 0.0,
+    "fidelity": "faithful",  # what it computes: faithful, wrong, or a format in place of the claimed one
     "fault": "",  # crash, hang, oom, error, garbage, sigstop, slow
-    "fault_at": "run",  # hello, load, run, probe, memory
+    "fault_at": "run",  # hello, load, run, score, probe, memory
     "fault_on": 1,  # on the how manieth call of that op in one process
     "fault_batch": 0,  # only where the case's batch is this (0: any)
     "real_time": False,
@@ -98,6 +100,9 @@ class FakeEngine:
         self.noise = 0.0
         self.random = random.Random(0)
         self.clock_ns = time.monotonic_ns()
+        self.checking = False
+        self.vocabulary = 1
+        self.weight_format = "fp32"
 
     def hello(self, request: dict[str, Any]) -> dict[str, Any]:
         """Describe the pretended engine and its devices."""
@@ -115,6 +120,10 @@ class FakeEngine:
         self._become(request["device"], request.get("options"))
         self.batch = request["max_batch"]
         self.start = request.get("start", 0)
+        # A check of fidelity is asked for faults of its own (score), so that cases meet theirs.
+        self.checking = request["weights"].get("kind") == "fidelity"
+        self.vocabulary = request["architecture"]["vocab_size"]
+        self.weight_format = request["formats"]["weight_format"]
         self._misbehave("load")
         seed = request["weights"].get("seed", 0)
         # Noise of its own for every start of every case, the same whenever it is repeated.
@@ -162,13 +171,25 @@ class FakeEngine:
             self._pass_time(factor * (options["overhead_s"] + read / self._bandwidth()))
             step_ns.append(self.clock_ns)
         self.trials += 1
-        return {
+        result = {
             "submit_ns": submit_ns,
             "first_token_ns": step_ns[0],
             "last_token_ns": step_ns[-1],
             "step_ns": step_ns,
             "output_sha256": hashlib.sha256(repr(prompts).encode()).hexdigest(),
         }
+        if request.get("return_ids"):
+            result["output_ids"] = self._answers(request)["tokens"]
+        return result
+
+    def score(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return logits that no model computed."""
+        self._misbehave("score")
+        return self._answers(request)
+
+    def _answers(self, request: dict[str, Any]) -> dict[str, Any]:
+        asked = {"forced_ids": [None] * len(request["prompt_ids"]), **request}
+        return fake_answers.score(asked, self.vocabulary, self.options["fidelity"], self.weight_format)
 
     def probe(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return what the pretended device can do, with its noise."""
@@ -241,6 +262,8 @@ class FakeEngine:
     def _misbehave(self, op: str) -> None:
         """Do the fault that was asked for, if this is the moment."""
         options = self.options
+        if self.checking and op != "score":
+            return
         self.calls[op] = self.calls.get(op, 0) + 1
         fault = options["fault"]
         if not fault or op != options["fault_at"] or self.calls[op] != options["fault_on"]:

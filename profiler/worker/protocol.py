@@ -16,7 +16,7 @@ ENGINES = {
     "llamacpp": ("llamacpp_engine", "LlamaCppEngine"),
     "fake": ("fake_engine", "FakeEngine"),
 }
-OPS = ("load", "run", "probe", "memory", "unload")
+OPS = ("load", "run", "score", "probe", "memory", "unload")
 
 
 class EngineError(Exception):
@@ -57,6 +57,8 @@ class Worker:
             raise EngineError("bad_request", "unknown op %r (known: hello, %s, bye)" % (op, ", ".join(OPS)))
         if self.engine is None:
             raise EngineError("bad_request", "%s before hello" % op)
+        if not hasattr(self.engine, op):
+            raise EngineError("unsupported", "this engine does not do %s" % op)
         return getattr(self.engine, op)(request) or {}
 
     def _hello(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from .protocol import EngineError
-from .weight_recipe import MAX_VALUES, MULTIPLIER_1, MULTIPLIER_2, quantiles, tensor_key
+from .weight_recipe import MAX_VALUES, MULTIPLIER_1, MULTIPLIER_2, STANDARD_DEVIATION, quantiles, tensor_key
 
 # Hashes per chunk: on the CPU three int32/int64 scratch buffers that stay in the second-level cache,
 # elsewhere enough work per kernel launch.
@@ -77,11 +77,29 @@ class RandomWeights:
         if name.endswith("norm.weight"):
             destination.fill_(1)
             return
+        self._fill(name, destination, self._table(destination.dtype))
+
+    def fill_normal(self, name: str, destination: Any, deviation: float, mean: float = 0.0) -> None:
+        """Write the same normal numbers with another deviation and mean, as bf16 numbers in any dtype.
+
+        Args:
+            name: as for :meth:`fill`, but norms are nothing special here.
+            destination: as for :meth:`fill`.
+            deviation: standard deviation.
+            mean: mean.
+
+        Raises:
+            EngineError: as :meth:`fill`.
+        """
+        exact = torch.tensor(quantiles(), dtype=torch.float64) * (deviation / STANDARD_DEVIATION) + mean
+        table = exact.float().bfloat16().to(destination.dtype).to(self._device)
+        self._fill(name, destination, table)
+
+    def _fill(self, name: str, destination: Any, table: Any) -> None:
         flat = destination.view(-1)
         if flat.numel() > MAX_VALUES:
             raise EngineError("unsupported", f"{name} has {flat.numel()} values, more than {MAX_VALUES}")
         key_0, key_1 = tensor_key(self._seed, name)
-        table = self._table(destination.dtype)
         if self._library is not None and self._library.fill(flat, key_0, key_1, table):
             return
         for start in range(0, flat.numel(), 2 * self._chunk):

@@ -14,7 +14,7 @@ from typing import Any, Iterator
 
 import torch
 
-from . import host_memory, kernels, torch_devices, torch_probes, weights
+from . import host_memory, kernels, scoring, torch_devices, torch_probes, weights
 from .decoder import Decoder
 from .parameters import Parameters
 from .protocol import EngineError
@@ -62,7 +62,7 @@ class TorchEngine:
         asked = options.get("linear")
         candidates = kernels.find_candidates(asked, dtype, device, _positive(request, "max_batch"))
         started = time.perf_counter()  # compiling is no part of loading
-        source = weights.open_source(request["weights"])
+        source = weights.open_source(request["weights"], architecture)
         size = (_positive(request, "max_batch"), _positive(request, "max_tokens"))
         plan = Parameters(dtype, device, *size, planned=True)
         source.check(Decoder(architecture, plan, layers))
@@ -134,6 +134,17 @@ class TorchEngine:
         if request.get("return_ids"):
             result["output_ids"] = ids
         return result
+
+    def score(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return logits along given or greedy tokens, by the same steps as :meth:`run`; see :mod:`scoring`.
+
+        Raises:
+            EngineError: ``bad_request``, ``out_of_memory``.
+        """
+        model, prompts, steps = self._loaded(), request["prompt_ids"], _positive(request, "output_tokens")
+        _check_prompts(prompts, steps, model.vocab_size, self._parameters)
+        with _computing("scoring %d tokens on %s" % (steps, self._device)):
+            return scoring.score(model, request, self._device)
 
     def probe(self, request: dict[str, Any]) -> dict[str, Any]:
         """Measure what the request's ``kind`` names; see :mod:`torch_probes`.

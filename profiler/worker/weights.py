@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .fidelity_weights import FidelitySource
 from .native import library_for_weights
 from .protocol import EngineError
 from .random_weights import RandomWeights, check_device
@@ -103,7 +104,7 @@ class FolderSource:
         return conversions
 
 
-def open_source(weights: dict[str, Any]) -> Any:
+def open_source(weights: dict[str, Any], architecture: dict[str, Any]) -> Any:
     """Return the source that the ``weights`` of a ``load`` request ask for.
 
     Raises:
@@ -112,6 +113,8 @@ def open_source(weights: dict[str, Any]) -> Any:
     kind = weights.get("kind")
     if kind == "random":
         return RandomSource(weights["seed"])
+    if kind == "fidelity":
+        return FidelitySource(weights["seed"], architecture)
     if kind == "folder":
         return FolderSource(weights["path"])
-    raise EngineError("bad_request", f"unknown kind of weights {kind!r} (known: random, folder)")
+    raise EngineError("bad_request", f"unknown kind of weights {kind!r} (known: random, folder, fidelity)")

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from builders import make_case_fields, make_measurements, make_spec
+from builders import make_case_fields, make_fidelity, make_measurements, make_spec
 from comparisons import make_box, make_case, make_run, make_start, steady
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +21,6 @@ from profiler.results.schema import (
     Failure,
     FormatsRecord,
     Measurement,
-    Record,
     SkippedCase,
 )
 
@@ -359,20 +358,9 @@ def test_several_runs_of_one_box_can_be_pooled() -> None:
         compare_runs(quick, pool=True)
 
 
-class _Fidelity(Record):
-    verdict: str
-
-
-class _CaseWithFidelity(CaseRecord):
-    fidelity: _Fidelity | None = None
-
-
 def _judged(seconds: float, verdict: str | None, formats: FormatsRecord) -> CaseRecord:
     case = make_case(make_spec(formats=formats), steady(seconds, seed=(seconds, verdict)))
-    fidelity = None if verdict is None else _Fidelity(verdict=verdict)
-    return _CaseWithFidelity(
-        **{name: getattr(case, name) for name in CaseRecord.model_fields}, fidelity=fidelity
-    )
+    return case.model_copy(update={"fidelity": None if verdict is None else make_fidelity(verdict)})
 
 
 def test_the_fastest_faithful_format_of_each_box_is_compared() -> None:
@@ -380,7 +368,7 @@ def test_the_fastest_faithful_format_of_each_box_is_compared() -> None:
     int8 = FormatsRecord(weight_format="w8a8-int8", compute_dtype="int8", kv_dtype="bf16")
     int4 = FormatsRecord(weight_format="w4a16-g128", compute_dtype="fp16", kv_dtype="fp16")
     left = make_run([_judged(2.0, "faithful", bf16), _judged(1.0, "faithful", FP8)])
-    right = make_run([_judged(1.5, "faithful", int8), _judged(0.5, "unfaithful", int4)])
+    right = make_run([_judged(1.5, "faithful", int8), _judged(0.5, "degraded", int4)])
     comparison = compare_runs([left, right], match="same-fidelity")
     (case,) = comparison.pairs[0].cases
     assert (case.baseline.weight_format, case.candidate.weight_format) == ("fp8-block128", "w8a8-int8")
@@ -399,7 +387,7 @@ def test_records_without_fidelity_say_so_for_every_case() -> None:
     assert [case.kind for case in pair.unmatched] == ["no_fidelity"] * 2
     for case in pair.unmatched:
         assert "bf16: no fidelity verdict in the record" in case.reason
-        assert "records fidelity" in case.reason
+        assert "sweep again with a fidelity check" in case.reason
 
 
 @pytest.mark.parametrize("count", [0, 1])

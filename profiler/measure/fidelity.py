@@ -1,0 +1,217 @@
+"""Before the first case of an engine, model, formats and device: does it compute the model it claims?"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import psutil
+
+from profiler.engines.process import WorkerError, WorkerProcess
+from profiler.errors import UsageError
+from profiler.measure.context import CaseContext, Timeouts
+from profiler.measure.events import FidelityChecked, FidelityStarted
+from profiler.measure.fidelity_answers import Answer, answer_faults, compare
+from profiler.measure.fidelity_artefact import PROMPT_TOKENS, STEPS, Artefact, artefact_of
+from profiler.measure.fidelity_limits import Judgement, judge
+from profiler.measure.fidelity_reference import (
+    Reference,
+    ReferenceCache,
+    answers_of,
+    compute_reference,
+    load_request,
+    load_timeout_s,
+    python_with_torch,
+)
+from profiler.results.fidelity_record import Fidelity
+from profiler.results.schema import Flag
+from profiler.workload.prompts import weights_seed
+
+TEACHER_FORCED = "log-probabilities along given tokens, and greedy continuations"
+GREEDY_ONLY = "greedy continuations only: the engine gives no log-probabilities"
+# Share of the time left that the check may take.
+MOST_OF_THE_TIME = 1 / 3
+# Two workers, and what it takes to make and multiply weights; used for nothing but leaving the check out.
+WORKERS_S = 6.0
+PARAMETERS_PER_S = 6e7
+# Share of the free memory that the reference may take.
+MOST_OF_THE_MEMORY = 0.5
+NOT_CHECKED_HINT = "no figure of an unchecked engine proves that it ran this model; see the reason"
+
+
+class _UncheckedError(Exception):
+    """The check could not be made; the message says why."""
+
+
+class FidelityChecks:
+    """The checks of a sweep: one for each device, engine, model and formats, before its first case.
+
+    Args:
+        deadline: end of the sweep's budget on the contexts' clock, or None to leave the checks out.
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        self._deadline = deadline
+        self._found: dict[Hashable, Fidelity] = {}
+
+    def of(self, context: CaseContext) -> Fidelity:
+        """Return the verdict on what runs the case, checking it first where nobody has."""
+        if self._deadline is None:
+            return left_out("the sweep was made with --no-fidelity")
+        key = (context.device.key, context.engine.name, context.model.name, context.formats)
+        if key not in self._found:
+            context.emit(FidelityStarted(context.spec))
+            self._found[key] = check(context, self._deadline - context.clock.now())
+            context.emit(FidelityChecked(context.spec, self._found[key]))
+        return self._found[key]
+
+
+def check(context: CaseContext, seconds_left: float, cache: ReferenceCache | None = None) -> Fidelity:
+    """Run the check in workers of its own. It never raises: what keeps it from a verdict becomes the reason.
+
+    Args:
+        context: the first case of its engine, model, formats and device.
+        seconds_left: of the sweep's budget.
+        cache: of references.
+    """
+    began = context.clock.now()
+    # A challenge makes another artefact, so that nobody can have prepared for it.
+    artefact = artefact_of(context.model, weights_seed(context.spec.seed, context.challenge))
+    try:
+        context = replace(context, timeouts=_hurried(context.timeouts, MOST_OF_THE_TIME * seconds_left))
+        fields = _checked(context, artefact, seconds_left, cache or ReferenceCache())
+    except (WorkerError, UsageError, ValueError, _UncheckedError) as error:
+        kind = f"{error.kind}: " if isinstance(error, WorkerError) else ""
+        fields = {"verdict": "not_checked", "reason": f"{kind}{error}", "method": "none", "reference": "none"}
+    return Fidelity(artefact=artefact.record, elapsed_s=context.clock.now() - began, **fields)
+
+
+def left_out(reason: str) -> Fidelity:
+    """Return the record of a check that was not wanted."""
+    return Fidelity(verdict="not_checked", reason=reason, method="none", reference="none")
+
+
+def fidelity_flags(fidelity: Fidelity) -> tuple[Flag, ...]:
+    """Return the flag that a verdict other than ``faithful`` puts on its cases."""
+    text = fidelity.reason or ""
+    if fidelity.verdict == "wrong":
+        hint = "the figures are of another computation: find the fault, or do not count them"
+        return (Flag(code="fidelity_wrong", text=text, hint=hint),)
+    if fidelity.verdict == "degraded":
+        hint = (
+            "name the format that really ran, or find out why results are less accurate than they should be"
+        )
+        return (Flag(code="fidelity_degraded", text=text, hint=hint),)
+    if fidelity.verdict == "not_checked":
+        return (Flag(code="fidelity_not_checked", text=text, hint=NOT_CHECKED_HINT),)
+    return ()
+
+
+def _checked(
+    context: CaseContext, artefact: Artefact, seconds_left: float, cache: ReferenceCache
+) -> dict[str, Any]:
+    simulated = context.engine.simulated
+    if artefact.architecture.max_positions < PROMPT_TOKENS + STEPS:
+        raise _UncheckedError(f"the model has fewer than {PROMPT_TOKENS + STEPS} positions")
+    reference = None if simulated else cache.read(artefact.identity)
+    if reference is None:
+        if not simulated:
+            _require_room(artefact, seconds_left)
+        reference = _reference(context, artefact, simulated=simulated)
+        if not simulated:
+            cache.write(artefact.identity, reference)
+    scored, continued = _ask(context, artefact, reference)
+    judgement = assess(artefact, reference, scored, continued, context)
+    return {
+        **judgement._asdict(),
+        "method": TEACHER_FORCED if scored else GREEDY_ONLY,
+        "reference": "simulated" if simulated else "plain fp32 of the torch engine on the CPU",
+    }
+
+
+def assess(
+    artefact: Artefact,
+    reference: Reference,
+    scored: Sequence[Answer],
+    continued: Sequence[Answer],
+    context: CaseContext,
+) -> Judgement:
+    """Judge an engine's answers, however they were got.
+
+    Args:
+        artefact: what was asked.
+        reference: what should have been answered.
+        scored: along the given tokens, or nothing.
+        continued: greedy continuations.
+        context: for the formats that are claimed.
+    """
+    faults = answer_faults(artefact.prompts, continued, STEPS, frozenset())
+    figures = compare(reference.scored, scored, reference.greedy, continued)
+    experts = artefact.architecture.experts is not None
+    return judge(figures, context.formats, faults, experts=experts)
+
+
+def _hurried(timeouts: Timeouts, seconds: float) -> Timeouts:
+    """Return timeouts with which no request of the check outlasts its share of the budget."""
+    names = ("load_s", "first_run_s")
+    return replace(timeouts, **{name: max(1.0, min(getattr(timeouts, name), seconds)) for name in names})
+
+
+def _require_room(artefact: Artefact, seconds_left: float) -> None:
+    needed = 4 * artefact.parameters
+    free = psutil.virtual_memory().available
+    if needed > MOST_OF_THE_MEMORY * free:
+        raise _UncheckedError(
+            f"the fp32 reference needs {needed / 1e9:.1f} GB of host memory; "
+            f"{free / 1e9:.1f} GB are free, and it may take {MOST_OF_THE_MEMORY:.0%} of them"
+        )
+    seconds = WORKERS_S + artefact.parameters / PARAMETERS_PER_S
+    if seconds > MOST_OF_THE_TIME * seconds_left:
+        raise _UncheckedError(
+            f"it would take about {seconds:.0f} s of the {seconds_left:.0f} s left: give a larger --budget"
+        )
+
+
+def _reference(context: CaseContext, artefact: Artefact, *, simulated: bool) -> Reference:
+    if simulated:
+        options = {**context.options, "fidelity": "faithful"}
+        engine, device, python = context.engine.name, context.device.key, context.python
+    else:
+        options, engine, device = {"linear": "plain"}, "torch", "cpu"
+        python = python_with_torch(context.python)
+    try:
+        return compute_reference(
+            artefact, engine, device, options, python, context.log_path, context.timeouts
+        )
+    except WorkerError as error:
+        raise _UncheckedError(f"there is no fp32 reference: {error.kind}: {error}") from error
+
+
+def _ask(
+    context: CaseContext, artefact: Artefact, reference: Reference
+) -> tuple[tuple[Answer, ...], tuple[Answer, ...]]:
+    """Load the artefact as the cases load their model, and return scored answers and greedy continuations."""
+    timeouts, engine = context.timeouts, context.engine
+    with WorkerProcess(context.python, context.log_path) as worker:
+        hello = worker.request("hello", timeouts.hello_s, engine=engine.name, options=context.options)
+        device = engine.device_string(context.device, hello)
+        formats = context.spec.formats.model_dump()
+        request = load_request(artefact, device, formats, context.options)
+        worker.request("load", load_timeout_s(artefact, timeouts), **request)
+        try:
+            scored = answers_of(worker.request("score", timeouts.first_run_s, **reference.request(artefact)))
+        except WorkerError as error:
+            if error.fatal or error.kind not in ("unsupported", "bad_request"):
+                raise
+            scored = ()
+        run = worker.request(
+            "run",
+            timeouts.first_run_s,
+            prompt_ids=[list(prompt) for prompt in artefact.prompts],
+            output_tokens=STEPS,
+            return_ids=True,
+        )
+    if not isinstance(run.get("output_ids"), list):
+        raise _UncheckedError(f"engine {engine.name} does not tell which tokens it generated")
+    return scored, answers_of({"tokens": run["output_ids"]})

@@ -1,0 +1,177 @@
+"""What engines answer in a fidelity check, and how far two answers are apart.
+
+Any engine can be held to this: one that gives its logits, a server that gives the log-probabilities of
+its twenty best tokens, or one that gives nothing but text. Nothing here knows how answers were got.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from profiler.results.fidelity_record import FidelityFigures
+
+Prompt = tuple[int, ...]
+# Probability below which a class counts as this: an engine that cannot say less than e**-23 is not wrong.
+LEAST_PROBABILITY = 1e-10
+# A repeated prompt that takes less than this share of a fresh one was not computed again.
+CACHED_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was said to one prompt.
+
+    Attributes:
+        tokens: the likeliest token at each position.
+        logprobs: natural log-probabilities by token at each position, as many tokens as the engine
+            gives; empty when it gives none.
+        log_sum_exp: of all logits at each position, so that logit = logprob + this; empty when unknown.
+        elapsed_s: time until the whole answer was there, or None.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[Mapping[int, float], ...] = ()
+    log_sum_exp: tuple[float, ...] = ()
+    elapsed_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something in the answers that no rounding explains.
+
+    Attributes:
+        code: ``shortened``, ``end_of_sequence``, ``canned`` or ``cached``.
+        text: what was seen.
+    """
+
+    code: str
+    text: str
+
+
+def divergence(reference: Mapping[int, float], found: Mapping[int, float]) -> float:
+    """Return the Kullback-Leibler divergence of ``found`` from ``reference`` in nats.
+
+    Over the tokens that both name, and one class for all others; by the data processing inequality
+    (Cover & Thomas, Elements of Information Theory, 2.8) that is at most the divergence over the
+    whole vocabulary.
+
+    Args:
+        reference: log-probabilities by token.
+        found: likewise.
+    """
+    shared = sorted(reference.keys() & found.keys())
+    ours = [math.exp(min(reference[token], 0.0)) for token in shared]
+    theirs = [math.exp(min(found[token], 0.0)) for token in shared]
+    ours.append(max(1.0 - math.fsum(ours), 0.0))
+    theirs.append(max(1.0 - math.fsum(theirs), 0.0))
+    terms = [
+        p * (math.log(max(p, LEAST_PROBABILITY)) - math.log(max(q, LEAST_PROBABILITY)))
+        for p, q in zip(ours, theirs, strict=True)
+    ]
+    return max(math.fsum(terms), 0.0)
+
+
+def compare(
+    scored: Sequence[Answer],
+    found: Sequence[Answer],
+    greedy: Sequence[Answer],
+    continued: Sequence[Answer],
+) -> FidelityFigures:
+    """Return how far an engine is from the reference.
+
+    Args:
+        scored: the reference along given tokens, one answer for each prompt.
+        found: the engine along the same tokens, or nothing.
+        greedy: the reference along its own choices, one answer for each prompt.
+        continued: the engine's own greedy continuations.
+    """
+    divergences: list[float] = []
+    same: list[bool] = []
+    errors: list[float] = []
+    for ours, theirs in zip(scored, found, strict=False):
+        for position, (reference, given) in enumerate(zip(ours.logprobs, theirs.logprobs, strict=False)):
+            divergences.append(divergence(reference, given))
+            same.append(ours.tokens[position] == theirs.tokens[position])
+            if ours.log_sum_exp and theirs.log_sum_exp:
+                shift = theirs.log_sum_exp[position] - ours.log_sum_exp[position]
+                errors += [
+                    abs(given[token] - reference[token] + shift) for token in reference.keys() & given.keys()
+                ]
+    steps = [_followed(ours, theirs) for ours, theirs in zip(greedy, continued, strict=False)]
+    gaps = [gap for _, _, gap in steps if gap is not None]
+    return FidelityFigures(
+        prompts=max(len(scored), len(greedy)),
+        positions=len(divergences),
+        mean_kl=fmean(divergences) if divergences else None,
+        max_kl=max(divergences, default=None),
+        top1_agreement=fmean(same) if same else None,
+        max_logit_error=max(errors, default=None),
+        greedy_tokens=sum(compared for compared, _, _ in steps),
+        greedy_agreed=sum(agreed for _, agreed, _ in steps),
+        greedy_gap=max(gaps, default=None),
+    )
+
+
+def _followed(reference: Answer, found: Answer) -> tuple[int, int, float | None]:
+    """Return (tokens compared, tokens equal, lead of the reference's choice where they part).
+
+    After the first difference the two continue different texts, and nothing can be compared.
+    """
+    for position, (ours, theirs) in enumerate(zip(reference.tokens, found.tokens, strict=False)):
+        if ours != theirs:
+            known = reference.logprobs[position]
+            # A token that the reference does not even name is at most as likely as the last it names.
+            return position + 1, position, known[ours] - known.get(theirs, min(known.values()))
+    both = min(len(reference.tokens), len(found.tokens))
+    return both, both, None
+
+
+def answer_faults(
+    prompts: Sequence[Prompt], answers: Sequence[Answer], wanted: int, end_of_sequence: frozenset[int]
+) -> list[Fault]:
+    """Return what is wrong with answers whatever the model.
+
+    Args:
+        prompts: all different.
+        answers: one for each.
+        wanted: tokens that were asked for.
+        end_of_sequence: tokens that must not end an answer.
+    """
+    faults = []
+    short = [answer for answer in answers if len(answer.tokens) < wanted]
+    ended = [answer for answer in short if answer.tokens and answer.tokens[-1] in end_of_sequence]
+    if ended:
+        text = f"{len(ended)} of {len(answers)} answers end with the end of sequence before {wanted} tokens"
+        faults.append(Fault("end_of_sequence", text))
+    if len(short) > len(ended):
+        fewest = min(len(answer.tokens) for answer in short)
+        text = f"{len(short)} of {len(answers)} answers are short of {wanted} tokens, down to {fewest}"
+        faults.append(Fault("shortened", text))
+    distinct = len({answer.tokens for answer in answers})
+    if len(answers) > 1 and distinct <= len(answers) // 2 and len(set(prompts)) == len(prompts):
+        text = f"{len(answers)} different prompts got only {distinct} different answers"
+        faults.append(Fault("canned", text))
+    return faults
+
+
+def caching_fault(fresh: Sequence[Answer], repeated: Sequence[Answer]) -> Fault | None:
+    """Return whether repeated prompts were answered from a cache, judged by time.
+
+    Every repeated answer must have been faster than every fresh one, and their median must have
+    taken less than half; so a single hiccup decides nothing.
+
+    Args:
+        fresh: answers to prompts never sent before.
+        repeated: answers to prompts of the same length that had been sent before.
+    """
+    first = [answer.elapsed_s for answer in fresh if answer.elapsed_s is not None]
+    again = [answer.elapsed_s for answer in repeated if answer.elapsed_s is not None]
+    if len(first) < 3 or len(again) < 3 or max(again) >= min(first):
+        return None
+    share = median(again) / median(first)
+    if share >= CACHED_SHARE:
+        return None
+    return Fault("cached", f"a repeated prompt takes {share:.0%} of the time of a fresh one")
