@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -54,13 +55,19 @@ def read_trace(path: Path) -> Trace:
         InputFileError: with every fault, at most ten.
     """
     try:
-        if path.stat().st_size > MAX_TRACE_BYTES:
+        if not path.is_file():  # reading a pipe could wait for ever
+            raise InputFileError([f"{path}: no such file, or not a regular one"])
+        with path.open("rb") as file:
+            data = file.read(min(MAX_TRACE_BYTES, os.fstat(file.fileno()).st_size) + 1)
+        if len(data) > MAX_TRACE_BYTES:
             raise InputFileError([f"{path}: larger than {MAX_TRACE_BYTES} bytes; give a part of it"])
-        data = path.read_bytes()
     except OSError as error:
         raise InputFileError([f"{path}: cannot be read: {error.strerror}"]) from error
     text = data.decode("utf-8", "replace").removeprefix("\ufeff")
-    rows, faults = (_mooncake if text.lstrip().startswith("{") else _azure)(path, text)
+    try:
+        rows, faults = (_mooncake if text.lstrip().startswith("{") else _azure)(path, text)
+    except csv.Error as error:
+        raise InputFileError([f"{path}: is not CSV: {error}"]) from None
     if not rows and not faults:
         faults = [f"{path}: no request in it"]
     if faults:
@@ -81,7 +88,7 @@ Row = tuple[float, int, int, tuple[int, ...]]
 
 
 def _azure(path: Path, text: str) -> tuple[list[Row], list[str]]:
-    reader = csv.DictReader(io.StringIO(text))
+    reader = csv.DictReader(io.StringIO(text, newline=None))
     wanted = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
     missing = [name for name in wanted if name not in (reader.fieldnames or ())]
     if missing:
@@ -95,7 +102,7 @@ def _azure(path: Path, text: str) -> tuple[list[Row], list[str]]:
             # Seven digits of a second are one more than fromisoformat takes on Python 3.11.
             at = _number(stamp) if stamp.replace(".", "", 1).isdigit() else _moment(stamp)
             rows.append((at, *_lengths(row["ContextTokens"], row["GeneratedTokens"]), ()))
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             faults.append(f"{path}:{number}: {error}")
     return rows, faults
 
@@ -123,7 +130,7 @@ def _mooncake(path: Path, text: str) -> tuple[list[Row], list[str]]:
             rows.append((_number(row["timestamp"]) / 1000.0, *lengths, hashes))
         except KeyError as error:
             faults.append(f"{path}:{number}: no {error.args[0]}")
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             faults.append(f"{path}:{number}: {error}")
     return rows, faults
 

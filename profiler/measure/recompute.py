@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from profiler.measure.derive import figures_of
 from profiler.measure.extrapolate import all_specs, extrapolated
+from profiler.measure.fidelity import fidelity_flags
 from profiler.measure.recorded import disturbed, recorded_starts
 from profiler.measure.summary import flags
 from profiler.models.architecture import Architecture
@@ -40,6 +41,7 @@ AGREES: Final = 1e-9
 NOT_RECOMPUTED: Final[Mapping[str, str]] = {}
 """Figures of a case that cannot be made again, with the reason."""
 ENERGIES_TAKEN: Final = "energy per phase is taken as recorded; its sensor reads are not integrated again"
+FIDELITY_TAKEN: Final = "the verdict is taken as recorded; the answers that it rests on are not in the record"
 UNKNOWN: Final = "this version of aiprof knows no way to make it again"
 
 Stamps = Mapping[tuple[int, int], Sequence[int]]
@@ -98,6 +100,7 @@ def recompute_case(
 
     differences += guarded("measurements", figures)
     left_out = {"energies": ENERGIES_TAKEN} if case.energies else {}
+    left_out |= {"fidelity": FIDELITY_TAKEN} if case.fidelity is not None else {}
     left_out |= {name: NOT_RECOMPUTED.get(name, UNKNOWN) for name in case.measurements if name not in made}
     return Recomputed(tuple(sorted(made.keys() & case.measurements.keys())), tuple(differences), left_out)
 
@@ -267,6 +270,8 @@ def _figure_faults(
         yield Difference("binding_ceilings", f"are {case.binding_ceilings}, the roofline gives {binding}")
     simulated = case.simulated or run.simulated
     found = flags(case.spec, used, target, simulated=simulated)
+    if case.fidelity is not None:
+        found += fidelity_flags(case.fidelity)
     yield from without_flags(case, {flag.code for flag in found})
 
 

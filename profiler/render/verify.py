@@ -17,7 +17,7 @@ _WORDS: Final = {
 }
 _MOST_SHOWN: Final = 30
 SIGNED_MEANS: Final = "proves who vouches for the files, not that the figures are true"
-CHALLENGE_MEANS: Final = "the record was made after the challenge was known"
+CHALLENGE_MEANS: Final = "the record was written after it was known; when it was measured it cannot say"
 
 
 def verification_document(found: Verification) -> dict[str, Any]:

@@ -194,7 +194,8 @@ def read_limited(path: Path, limit: int, hint: str = "") -> bytes:
         InputFileError: it cannot be read, is larger, or is a link or a device.
     """
     with os.fdopen(_open_regular(path, limit, hint), "rb") as file:
-        return file.read(limit + 1)
+        # A read of ``limit`` bytes would set aside as many, however small the file is.
+        return file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
 
 
 def _open_regular(path: Path, limit: int, hint: str = "") -> int:

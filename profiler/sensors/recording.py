@@ -276,7 +276,7 @@ def _header(path: Path, text: bytes) -> RecordingHeader:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise _refused(path, f"is damaged: {where}: {first['msg']}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _refused(path, "is damaged: its description cannot be read") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,26 @@ def test_processes_share_all_streams_and_requests() -> None:
     numbers = [index for share in shares for index in range(share.first, 100, share.step)]
     assert sorted(numbers) == list(range(100))
     assert Job.from_json(job.to_json()).to_json() == job.to_json()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"TIMESTAMP,ContextTokens\r,GeneratedTokens\n1,2,3\n",
+        b"TIMESTAMP,ContextTokens,GeneratedTokens\n1,2,\r9\n",
+        b"TIMESTAMP,ContextTokens,GeneratedTokens\n1," + b"2" * 200_000 + b",3\n",
+        b'{"timestamp": ' + b"[" * 100_000,
+        b'{"timestamp": ' + b"9" * 400 + b', "input_length": 1, "output_length": 1}',
+    ],
+)
+def test_what_a_fuzzer_found_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "trace"
+    path.write_bytes(content)
+    with pytest.raises(InputFileError):
+        read_trace(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "trace")
+    with pytest.raises(InputFileError, match="not a regular one"):
+        read_trace(tmp_path / "trace")
