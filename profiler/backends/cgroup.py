@@ -59,6 +59,41 @@ def read_limits(tree: Tree) -> Limits:
     )
 
 
+@dataclass(frozen=True)
+class Throttling:
+    """How often and how long a CPU quota has held a process's groups back; counters since they exist.
+
+    Attributes:
+        periods: quota periods in which the groups wanted to run.
+        throttled: those in which the quota was used up.
+        seconds: time that they were held back, summed over CPUs.
+    """
+
+    periods: int
+    throttled: int
+    seconds: float
+
+
+def read_throttling(tree: Tree, pid: int) -> Throttling | None:
+    """Return the counters of the groups of a process, parents included; None where there are none."""
+    mounts, groups = list(_mounts(tree)), _groups(tree, str(pid))
+    found: list[Throttling] = []
+    for version, directory in _directories(tree, mounts, groups, "cpu"):
+        counters = parse_fields(tree.text(f"{directory}/cpu.stat") or "", " ")
+        name, unit = ("throttled_usec", 1e6) if version == 2 else ("throttled_time", 1e9)
+        values = [counters.get(key, "") for key in ("nr_periods", "nr_throttled", name)]
+        if all(value.isdigit() for value in values):
+            periods, throttled, time = map(int, values)
+            found.append(Throttling(periods, throttled, time / unit))
+    if not found:
+        return None
+    return Throttling(
+        sum(one.periods for one in found),
+        sum(one.throttled for one in found),
+        sum(one.seconds for one in found),
+    )
+
+
 def _version(mounts: list[_Mount]) -> int | None:
     return min((mount.version for mount in mounts), default=None)
 
@@ -73,10 +108,10 @@ def _mounts(tree: Tree) -> Iterator[_Mount]:
         yield _Mount(version, fields[3], fields[4], frozenset(kind[2].split(",")))
 
 
-def _groups(tree: Tree) -> dict[str, str]:
-    """Return controller -> path of this process's group; the v2 group under the empty name."""
+def _groups(tree: Tree, process: str = "self") -> dict[str, str]:
+    """Return controller -> path of a process's group; the v2 group under the empty name."""
     groups: dict[str, str] = {}
-    for line in (tree.text("/proc/self/cgroup") or "").splitlines():
+    for line in (tree.text(f"/proc/{process}/cgroup") or "").splitlines():
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         for controller in controllers.split(","):
             groups[controller] = path

@@ -14,6 +14,7 @@ from profiler.measure.derive import figures_of
 from profiler.measure.interference import interference_flag
 from profiler.measure.plan import least_seconds
 from profiler.measure.start import measure_start
+from profiler.measure.start_watch import LASTING
 from profiler.measure.summary import flags
 from profiler.models.slices import Depth, sliced
 from profiler.models.work import trial_work
@@ -124,18 +125,17 @@ class _Starts:
             remaining: starts still to be made, this one included.
         """
         seconds = self._share(remaining)
-        disturbance = self._one(seconds)
-        if disturbance is not None and self.repeat:
+        flags = self._one(seconds)
+        if self.repeat and any(flag.code not in LASTING for flag in flags):
             # A repeat may not take the time without which later starts could not be made at all.
             if self._left() >= seconds / 2 + (remaining - 1) * max(self.least_s, seconds / 2):
                 first = self.outcomes[-1]
-                disturbance = self._one(self._share(remaining))
+                flags = self._one(self._share(remaining))
                 first.record = first.record.model_copy(update={"used": False})
             else:
-                text = f"{disturbance.text}; there was no time to repeat it"
-                disturbance = disturbance.model_copy(update={"text": text})
-        if disturbance is not None:
-            self.disturbances.append(disturbance)
+                late = "; there was no time to repeat it"
+                flags = [flag.model_copy(update={"text": flag.text + late}) for flag in flags]
+        self.disturbances += flags
 
     def _left(self) -> float:
         return self.deadline - self.context.clock.now()
@@ -144,13 +144,16 @@ class _Starts:
         """Time for one of the remaining starts; what is needed at least, even if the case runs over."""
         return max(self._left() / remaining, self.least_s)
 
-    def _one(self, seconds: float) -> Flag | None:
+    def _one(self, seconds: float) -> list[Flag]:
+        """Make a start and return what disturbed it, or shows that its figures flatter."""
         outcome = measure_start(self.context, len(self.outcomes), seconds)
         self.outcomes.append(outcome)
         before, after = outcome.record.probe_before_bytes_per_s, outcome.record.probe_after_bytes_per_s
-        if before is None or after is None:
-            return None
-        return interference_flag(before, after, self.idle, self.tolerance)
+        flags = list(outcome.watch.flags)
+        if before is not None and after is not None:
+            found = interference_flag(before, after, self.idle, self.tolerance)
+            flags += [] if found is None else [found]
+        return flags
 
 
 def _samples(outcomes: Sequence[StartOutcome]) -> SampleColumns:

@@ -13,6 +13,7 @@ from profiler.measure.clock import BudgetClock
 from profiler.measure.events import Listener
 from profiler.measure.sensing import Sensing
 from profiler.measure.start_energy import StartEnergy
+from profiler.measure.start_watch import StartWatch
 from profiler.measure.stop import Decision
 from profiler.models.catalogue import ResolvedModel
 from profiler.models.formats import Formats
@@ -130,6 +131,7 @@ class StartOutcome:
         decision: why the trials ended, with the estimate of the phase that is known least well.
         warm_up: how warm-up went, in words.
         flags: codes that follow from the trials: ``few_trials``, ``not_steady``, ``drift``.
+        watch: what was seen of the box meanwhile.
     """
 
     record: StartRecord
@@ -140,6 +142,7 @@ class StartOutcome:
     decision: Decision
     warm_up: str
     flags: tuple[str, ...]
+    watch: StartWatch
 
     def measured(self, value: Callable[[TrialRecord], float | None]) -> list[float]:
         """Return one value of every measured trial, in order."""

@@ -20,7 +20,9 @@ from profiler.measure.events import StageEntered, TrialFinished
 from profiler.measure.memory import Samples, free_bytes, readings, refuse_if_misplaced
 from profiler.measure.phase_energies import Run
 from profiler.measure.plan import WARM_UP_SHARE
+from profiler.measure.repeated_prompt import repeat_prompt, reserve_s
 from profiler.measure.start_energy import StartEnergy
+from profiler.measure.start_watch import StartWatch
 from profiler.measure.steady import WarmUp, flags_after
 from profiler.measure.stop import Decision, decide
 from profiler.results.schema import EnergyRecord, StartRecord, TrialRecord
@@ -65,6 +67,7 @@ class _Start:
         self.stage = "start"
         self.seen = _Progress()
         self.power = StartEnergy(context.sensing, context.device, context.spec, index, seconds)
+        self.watch = StartWatch(on_cpu=context.device.backend == "cpu")
 
     def run(self) -> StartOutcome:
         worker: WorkerProcess | None = None
@@ -98,8 +101,12 @@ class _Start:
         self.power.note("warm-up", began_ns)
         self._enter("trials")
         began_ns = time.monotonic_ns()
+        self.watch.begin(worker.pid)
         decision = self._trials(worker)
         self.power.note("trials", began_ns)
+        self.watch.end()
+        if self.index == 0:
+            self._repeat_prompt(worker)
         self.power.repeat(partial(self._repeat, worker))
         self._sample_device_memory()
         self.stage = "memory"
@@ -122,6 +129,7 @@ class _Start:
             measured_s=sum(measured),
             details=loaded["details"],
             memory=readings(loaded, memory, Samples(self.seen.device_used, self.seen.host_used)),
+            box=self.watch.readings,
         )
         return StartOutcome(
             record=record,
@@ -132,6 +140,7 @@ class _Start:
             decision=decision,
             warm_up=warm_up.explain(),
             flags=(*decision.flags, *flags),
+            watch=self.watch,
         )
 
     def _enter(self, stage: str) -> None:
@@ -144,9 +153,9 @@ class _Start:
             "hello", context.timeouts.hello_s, engine=context.engine.name, options=context.options
         )
         # A simulated engine's stamps may run ahead of the clock that sensors go by.
-        self.power.done.virtual = bool(hello["simulated"]) and not hello["engine"]["details"].get(
-            "real_time", True
-        )
+        self.watch.virtual = self.power.done.virtual = bool(hello["simulated"]) and not hello["engine"][
+            "details"
+        ].get("real_time", True)
         return context.engine.device_string(context.device, hello)
 
     def _load(self, worker: WorkerProcess, device: str) -> dict[str, Any]:
@@ -213,6 +222,8 @@ class _Start:
                 decode.append(trial.decode_s)
             # Two trials are made whatever the time, or there would be no interval at all.
             kept_s = CLOSING_S + self.power.reserve_s
+            if self.index == 0:
+                kept_s += reserve_s(trial, context.spec.output_tokens, self.seconds)
             left = self.deadline - kept_s - context.clock.now() if len(prefill) > 1 else None
             if context.soak_s is not None and left is not None:
                 left = began + context.soak_s - context.clock.now()
@@ -241,11 +252,22 @@ class _Start:
         self.seen.trials.append(trial)
         if not warm_up:
             self.power.ran(_stamps(result))
+            self.watch.trial(_stamps(result))
         return trial
 
     def _repeat(self, worker: WorkerProcess, purpose: str, number: int, output_tokens: int) -> Run:
         """Run a batch for its energy only."""
         return _stamps(self._run(worker, self._prompts(number, f"/{purpose}"), output_tokens))
+
+    def _repeat_prompt(self, worker: WorkerProcess) -> None:
+        """Ask the last trial's prompts again: an engine that caches shows in the time."""
+        last = len(self.seen.trials) - 1
+
+        def ask(again: bool, output_tokens: int) -> Run:
+            return _stamps(self._run(worker, self._prompts(last, "" if again else "/fresh"), output_tokens))
+
+        passed_s = self.seconds - (self.deadline - self.context.clock.now())
+        self.watch.repeated(repeat_prompt(self.seen.trials, self.context.spec.output_tokens, passed_s, ask))
 
     def _run(self, worker: WorkerProcess, prompts: list[list[int]], output_tokens: int) -> dict[str, Any]:
         return worker.request(

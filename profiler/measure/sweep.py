@@ -30,6 +30,7 @@ from profiler.measure.prepare import Prepared, Selection, prepare, python_for, s
 from profiler.measure.request import SweepRequest
 from profiler.measure.sensing import Sensing
 from profiler.measure.start_energy import LONGEST_IDLE_S
+from profiler.measure.start_watch import hidden_here
 from profiler.models.formats import Formats
 from profiler.results.read import Run, read_run
 from profiler.results.schema import (
@@ -86,6 +87,8 @@ class Sweep:
                 self.emit(Preparing("reading the power of the idle box"))
                 sensing.watch_idle(_idle_seconds(self.selection))
             prepared = prepare(self.selection, self.emit, self.timeouts, log_path)
+            if not _simulated(prepared, sensing) and (hidden := hidden_here()):
+                self.emit(Preparing(hidden))
             record = _run_record(prepared, sensing)
             with RunWriter.create(path, record) as writer:
                 deadline = began + record.settings.budget_s
@@ -265,10 +268,14 @@ def _idle_seconds(selection: Selection) -> float:
     return min(LONGEST_IDLE_S, max(1.0, seconds))
 
 
+def _simulated(prepared: Prepared, sensing: Sensing) -> bool:
+    if sensing.simulated or any(device.simulated for device in prepared.devices):
+        return True
+    return any(engine.simulated for engine in prepared.engines)
+
+
 def _run_record(prepared: Prepared, sensing: Sensing) -> RunRecord:
     request = prepared.selection.request
-    simulated = any(device.simulated for device in prepared.devices) or sensing.simulated
-    simulated = simulated or any(engine.simulated for engine in prepared.engines)
     return RunRecord(
         run_id=secrets.token_hex(16),
         created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -284,7 +291,7 @@ def _run_record(prepared: Prepared, sensing: Sensing) -> RunRecord:
         settings=prepared.settings,
         cases=prepared.cases,
         skipped=prepared.skipped,
-        simulated=simulated,
+        simulated=_simulated(prepared, sensing),
         sensors=sensing.records(),
         baselines=sensing.baselines(),
         challenge=request.challenge,

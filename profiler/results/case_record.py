@@ -94,6 +94,38 @@ class MemoryReadings(Record):
     host_used_bytes: tuple[Count, ...] = ()
 
 
+class BoxReadings(Record):
+    """What was seen of the box while the measured trials of a start ran; None: not judged.
+
+    Attributes:
+        seconds: time between the two looks that the shares refer to.
+        steal_share: processor time that the hypervisor took, of all that was wanted.
+        foreign_cpu_share: processor time of other processes, of all that the worker's CPUs have.
+        busy_cpu_share: processor time of everybody, of the same.
+        throttled_share: time that a CPU quota held the processes back, of the same.
+        swapped_bytes: moved to or from swap on the whole machine.
+        major_faults: times that the worker waited for a page from disk.
+        numa_remote_share: memory of the worker on other nodes than its threads call for.
+        worker_stops: trials in which the worker was stopped by a signal.
+        longest_pause_s: longest time between two trials in which the worker had nothing to do.
+        repeated_prompt_ratio: time of a repeated prompt over that of fresh ones.
+        not_judged: codes of the flags for which something could not be read.
+    """
+
+    seconds: Finite = 0.0
+    steal_share: Finite | None = None
+    foreign_cpu_share: Finite | None = None
+    busy_cpu_share: Finite | None = None
+    throttled_share: Finite | None = None
+    swapped_bytes: Finite | None = None
+    major_faults: Finite | None = None
+    numa_remote_share: Finite | None = None
+    worker_stops: Count | None = None
+    longest_pause_s: Finite | None = None
+    repeated_prompt_ratio: Finite | None = None
+    not_judged: tuple[Name, ...] = ()
+
+
 class StartRecord(Record):
     """One fresh worker process.
 
@@ -110,6 +142,7 @@ class StartRecord(Record):
         measured_s: time in which measured trials ran, without the pauses between them.
         details: what the engine says about how it runs.
         memory: what was read of the memory, or None where nothing was.
+        box: what was seen of the box during the measured trials, or None where nothing was looked at.
     """
 
     index: Count
@@ -124,6 +157,7 @@ class StartRecord(Record):
     measured_s: Finite
     details: Details
     memory: MemoryReadings | None = None
+    box: BoxReadings | None = None
 
 
 class SamplesRef(Record):

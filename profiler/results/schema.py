@@ -8,6 +8,7 @@ refused on the way in and on the way out. ``docs/schema/`` holds the same as JSO
 from __future__ import annotations
 
 from profiler.results.case_record import (
+    BoxReadings,
     CaseRecord,
     ClientCeiling,
     LoadProcess,
@@ -55,6 +56,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "BaselineRecord",
     "Box",
+    "BoxReadings",
     "CaseRecord",
     "CaseSpec",
     "Ceiling",

@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "fault_at": "run",  # hello, load, run, score, probe, memory
     "fault_on": 1,  # on the how manieth call of that op in one process
     "fault_batch": 0,  # only where the case's batch is this (0: any)
+    "cached": 1.0,  # a repeated prompt takes this part of the time
     "real_time": False,
 }
 
@@ -98,6 +99,7 @@ class FakeEngine:
         self.trials = 0
         self.probes = 0
         self.noise = 0.0
+        self.last_prompts: list[list[int]] = []
         self.random = random.Random(0)
         self.clock_ns = time.monotonic_ns()
         self.checking = False
@@ -159,6 +161,9 @@ class FakeEngine:
         self._misbehave("run")
         prompts, output_tokens = request["prompt_ids"], request["output_tokens"]
         factor = self._trial_factor()
+        if prompts == self.last_prompts:
+            factor *= self.options["cached"]
+        self.last_prompts = prompts
         prompt_tokens = len(prompts[0])
         options = self.options
         flops = 2.0 * self.active_weights * len(prompts) * prompt_tokens

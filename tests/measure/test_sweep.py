@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -117,18 +118,22 @@ def test_raw_stamps_are_kept_and_agree_with_the_trials(tmp_path: Path) -> None:
 def test_prompts_are_never_repeated_within_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from profiler.engines.process import WorkerProcess
 
-    seen: list[tuple[int, ...]] = []
+    batches: list[list[tuple[int, ...]]] = []
     ask = WorkerProcess.request
 
     def listening(self: WorkerProcess, op: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
         if op == "run":  # a check of fidelity scores what it runs, too
-            seen.extend(tuple(prompt) for prompt in fields["prompt_ids"])
+            batches.append([tuple(prompt) for prompt in fields["prompt_ids"]])
         return ask(self, op, timeout_s, **fields)
 
     monkeypatch.setattr(WorkerProcess, "request", listening)
     fake_sweep(scenarios=("decode-128",), batches=(1, 8), starts=2).run(tmp_path / "run")
+    # Once in a case, after its first start's trials, the last ones are asked again on purpose.
+    repeated = [batch for before, batch in pairwise(batches) if batch == before]
+    assert len(repeated) == 2
+    seen = [prompt for batch in batches for prompt in batch]
     assert len(seen) > 20
-    assert len(set(seen)) == len(seen)
+    assert len(set(seen)) == len(seen) - sum(map(len, repeated))
 
 
 FAULTS = [
