@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from profiler.backends.base import Device
@@ -18,6 +19,7 @@ from profiler.worker.torch_support import (
     NO_BLOCK_SCALES,
     OPTIONS,
     ROPE_TYPES,
+    STEPS,
 )
 
 
@@ -63,7 +65,7 @@ class TorchEngine:
         )
 
     def options(self, given: dict[str, str]) -> dict[str, Any]:
-        """Parse ``threads=N``, ``linear=NAME`` (a kernel, or ``measured``) and ``layers=N`` or ``DENSE+MOE``.
+        """Parse ``threads=N``, ``linear=KERNEL``, ``step=KIND`` and ``layers=N`` or ``DENSE+MOE``.
 
         ``layers`` loads a slice of the model, never done unless asked for.
 
@@ -73,7 +75,12 @@ class TorchEngine:
         for key in given:
             if key not in OPTIONS:
                 raise UsageError(f"--engine-option: {unknown('option of engine torch', key, OPTIONS)}")
-        parsers = {"threads": _threads, "linear": _linear, "layers": _layers}
+        parsers: dict[str, Callable[[str], Any]] = {
+            "threads": _threads,
+            "linear": _one_of("linear", LINEAR),
+            "step": _one_of("step", STEPS),
+            "layers": _layers,
+        }
         return {key: parsers[key](text) for key, text in given.items()}
 
 
@@ -83,10 +90,13 @@ def _threads(text: str) -> int:
     return int(text)
 
 
-def _linear(text: str) -> str:
-    if text not in LINEAR:
-        raise UsageError(f"--engine-option linear={text}: must be one of {', '.join(LINEAR)}")
-    return text
+def _one_of(option: str, known: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in known:
+            raise UsageError(f"--engine-option {option}={text}: must be one of {', '.join(known)}")
+        return text
+
+    return parse
 
 
 def _layers(text: str) -> int | list[int]:

@@ -89,8 +89,8 @@ class GroupedQueryAttention:
         }
         return kernels.attention(sizes, tensors)
 
-    def __call__(self, x: Any, rotary: tuple[Any, Any], position: int) -> Any:
-        """Write the new keys and values at ``position`` and return what ``[B, T, hidden]`` attends to."""
+    def __call__(self, x: Any, rotary: tuple[Any, Any], place: Any) -> Any:
+        """Write the new keys and values at ``place`` and return what ``[B, T, hidden]`` attends to."""
         batch, new_tokens, _ = x.shape
         heads = self._qkv(x).view(batch, new_tokens, -1, self._width)
         queries_keys, values = heads.split([self._heads + self._kv_heads, self._kv_heads], 2)
@@ -99,12 +99,11 @@ class GroupedQueryAttention:
             queries = rms_norm(queries, self._norms["q"], self._eps)
             queries_keys = torch.cat((queries, rms_norm(keys, self._norms["k"], self._eps)), 2)
         queries, keys = rotate(queries_keys, *rotary).split([self._heads, self._kv_heads], 2)
-        end = position + new_tokens
-        self._keys[:batch, :, position:end].copy_(keys.transpose(1, 2))
-        self._values[:batch, :, position:end].copy_(values.transpose(1, 2))
-        return self._out(self._attend(queries, end))
+        place.write(self._keys[:batch], keys.transpose(1, 2))
+        place.write(self._values[:batch], values.transpose(1, 2))
+        return self._out(self._attend(queries, place.end, place.mask))
 
-    def _attend(self, queries: Any, end: int) -> Any:
+    def _attend(self, queries: Any, end: int, mask: Any) -> Any:
         """Return ``[B, T, H * D]`` for queries ``[B, T, H, D]`` over the first ``end`` positions."""
         batch, new_tokens, _, width = queries.shape
         kv_heads, group = self._kv_heads, self._heads // self._kv_heads
@@ -112,7 +111,8 @@ class GroupedQueryAttention:
         if new_tokens == 1:
             # The G queries that share a key-value head stand where T queries of one head would.
             grouped = queries.reshape(batch, kv_heads, group, width)
-            return F.scaled_dot_product_attention(grouped, keys, values).reshape(batch, 1, -1)
+            mask = None if mask is None else mask.expand(batch, kv_heads, group, end)
+            return F.scaled_dot_product_attention(grouped, keys, values, mask).reshape(batch, 1, -1)
         # Key-value heads become the batch, and each is seen (stride 0, no copy) by its G queries.
         shape = (batch * kv_heads, group, end, width)
         queries = queries.view(batch, new_tokens, kv_heads, group, width).permute(0, 2, 3, 1, 4)
@@ -167,8 +167,8 @@ class LatentAttention:
     def fused(self, norm: Any, rotary: tuple[Any, Any]) -> None:
         """There is no native call for the whole of it, only for its products."""
 
-    def __call__(self, x: Any, rotary: tuple[Any, Any], position: int) -> Any:
-        """Write the new compressed vectors at ``position``; return what ``[B, T, hidden]`` attends to."""
+    def __call__(self, x: Any, rotary: tuple[Any, Any], place: Any) -> Any:
+        """Write the new compressed vectors at ``place``; return what ``[B, T, hidden]`` attends to."""
         batch, new_tokens, _ = x.shape
         queries, compressed, key_rope = self._down(x).split([self._first, self._rank, self._rope], -1)
         if self._query_up is not None:
@@ -178,13 +178,13 @@ class LatentAttention:
         rotated = rotate_pairs(torch.cat((turned, key_rope.unsqueeze(2)), 2), *rotary)
         turned, key_rope = rotated.split([self._heads, 1], 2)
         compressed = rms_norm(compressed, self._norm, _LATENT_EPS)
-        new = self._cache[:batch, 0, position : position + new_tokens]
-        new.copy_(torch.cat((compressed, key_rope.squeeze(2)), -1))
+        new = torch.cat((compressed, key_rope.squeeze(2)), -1)
+        place.write(self._cache[:batch], new.unsqueeze(1))
         if new_tokens == 1:
-            return self._out(self._absorbed(plain, turned, position + 1))
+            return self._out(self._absorbed(plain, turned, place.end, place.mask))
         return self._out(self._expanded(plain, turned, compressed, key_rope))
 
-    def _absorbed(self, plain: Any, turned: Any, end: int) -> Any:
+    def _absorbed(self, plain: Any, turned: Any, end: int, mask: Any) -> Any:
         """Return ``[B, 1, H * V]`` for queries ``[B, 1, H, N]`` and ``[B, 1, H, P]`` over the cache.
 
         All heads are rows of one matrix against the one cached vector, so plain products keep the
@@ -194,6 +194,8 @@ class LatentAttention:
         queries = torch.cat((self._up.absorb(plain[:, 0]), turned[:, 0]), -1) * self._scale
         cached = self._cache[:batch, 0, :end]
         scores = torch.bmm(queries, cached.transpose(1, 2))
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
         shares = torch.softmax(scores, -1, dtype=torch.float32).to(plain.dtype)
         mixed = torch.bmm(shares, cached[..., : self._rank])
         return self._up.values(mixed).reshape(batch, 1, -1)

@@ -20,6 +20,7 @@ from .elementwise import rms_norm
 from .experts import DenseMlp, MixtureOfExperts
 from .native import MAX_ROWS
 from .parameters import Parameters
+from .places import DevicePlace, HostPlace
 from .protocol import EngineError
 from .rotary import rotary_table
 from .torch_support import FAMILIES, ROPE_TYPES
@@ -46,6 +47,7 @@ class Decoder:
         require_supported(architecture)
         vocabulary, hidden = architecture["vocab_size"], architecture["hidden_size"]
         self.vocab_size, self._tied = vocabulary, architecture["tied_embeddings"]
+        self.dtype = parameters.dtype
         self._eps, self._architecture = architecture["norm_eps"], architecture
         self._embedding = parameters.tensor(vocabulary, hidden)
         numbers = range(architecture["layers"]) if layers is None else layers
@@ -98,12 +100,16 @@ class Decoder:
             ids: ``[B, T]`` int64 on the device: whole prompts (``position`` 0), or the next token of each.
             position: tokens of each sequence that are in the cache already.
         """
-        return self._logits(self._last(ids, position))
+        return self.logits_at(ids, HostPlace(position, ids.shape[1]))
+
+    def logits_at(self, ids: Any, place: HostPlace | DevicePlace) -> Any:
+        """Like :meth:`forward`, for a position that may be known to the device only."""
+        return self._logits(self._last(ids, place))
 
     def step(self, ids: Any, position: int) -> Any:
         """Like :meth:`forward`, but return the greedy next tokens ``[B, 1]``, still on the device."""
         if self._fused_head is not None and len(ids) <= MAX_ROWS:
-            return self._fused_head(self._last(ids, position))[1]
+            return self._fused_head(self._last(ids, HostPlace(position, ids.shape[1])))[1]
         return self.forward(ids, position).argmax(-1, keepdim=True)
 
     def fuse(self) -> list[str]:
@@ -136,8 +142,9 @@ class Decoder:
         samples = {"the head": self._logits(stream[:, -1])}
         for number in {min(self._layers), max(self._layers)}:
             for position in range(min(3, len(self._cos))):
-                rotary = self._cos[position : position + 1], self._sin[position : position + 1]
-                after = self._layers[number](stream.clone(), rotary, position)
+                place = HostPlace(position, 1)
+                rotary = place.rows(self._cos), place.rows(self._sin)
+                after = self._layers[number](stream.clone(), rotary, place)
             samples[f"layer {number}"] = after
         return samples
 
@@ -147,13 +154,12 @@ class Decoder:
             return self._fused_head(last)[0].clone()
         return self._head(rms_norm(last, self._norm, self._eps))
 
-    def _last(self, ids: Any, position: int) -> Any:
+    def _last(self, ids: Any, place: HostPlace | DevicePlace) -> Any:
         """Return the residual stream ``[B, hidden]`` of the last of ``ids``."""
-        span = slice(position, position + ids.shape[1])
-        rotary = self._cos[span], self._sin[span]
+        rotary = place.rows(self._cos), place.rows(self._sin)
         x = F.embedding(ids, self._embedding)
         for layer in self._layers.values():
-            x = layer(x, rotary, position)
+            x = layer(x, rotary, place)
         return x[:, -1]
 
 
@@ -188,13 +194,13 @@ class Layer:
         yield "post_attention_layernorm.weight", self._mlp_norm
         yield from self._mlp.tensors()
 
-    def __call__(self, x: Any, rotary: tuple[Any, Any], position: int) -> Any:
+    def __call__(self, x: Any, rotary: tuple[Any, Any], place: Any) -> Any:
         """Return the residual stream ``[B, T, hidden]`` after this layer; ``x`` may be overwritten."""
         few = x.shape[1] == 1 and len(x) <= MAX_ROWS
         if few and self._fused_attention is not None:
-            self._fused_attention(x, position)
+            self._fused_attention(x, place.position)
         else:
-            x = x + self._attention(rms_norm(x, self._input_norm, self._eps), rotary, position)
+            x = x + self._attention(rms_norm(x, self._input_norm, self._eps), rotary, place)
         if few and self._fused_mlp is not None:
             self._fused_mlp(x)
             return x

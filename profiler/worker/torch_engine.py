@@ -15,6 +15,7 @@ from typing import Any, Iterator
 import torch
 
 from . import host_memory, kernels, scoring, torch_devices, torch_probes, weights
+from .captured import capture
 from .decoder import Decoder
 from .parameters import Parameters
 from .protocol import EngineError
@@ -31,6 +32,7 @@ class TorchEngine:
     def __init__(self) -> None:
         self._model: Any = None
         self._parameters: Any = None
+        self._steps: Any = None
         self._device: Any = torch.device("cpu")
         torch.set_num_threads(default_threads())
 
@@ -76,16 +78,20 @@ class TorchEngine:
             torch_devices.synchronize(device)
             load_s = time.perf_counter() - started
             chosen, compile_s = kernels.choose(model, parameters, asked, candidates, _work(request))
+            steps, captured, capture_s = capture(model, parameters, options.get("step"))
         self._model, self._parameters, self._device = model, parameters, device
+        self._steps = steps
+        spent = [seconds for seconds in (compile_s, capture_s) if seconds is not None]
         return {
             "weights_bytes": parameters.weights_bytes,
             "kv_cache_bytes": parameters.kv_cache_bytes,
             "load_s": load_s,
-            "compile_s": compile_s,
+            "compile_s": sum(spent) if spent else None,
             "details": {
                 **model.details,
                 "slice": None if layers is None else {"layers": layers, "of": architecture["layers"]},
                 **chosen,
+                **captured,
                 "threads": torch.get_num_threads(),
                 "cpu_quota_cpus": cpu_quota(),
                 "dtype": request["formats"]["weight_format"],
@@ -116,7 +122,10 @@ class TorchEngine:
             tokens = [token]
             token.cpu()
             stamps.append(time.monotonic_ns())
-            for position in range(length, length + wanted - 1):
+            captured = self._steps is not None and len(prompts) == self._steps.batch
+            if captured and wanted > 1:
+                tokens.append(self._steps.run(token, length, wanted - 1))
+            for position in range(length, length if captured else length + wanted - 1):
                 token = model.step(token, position)
                 tokens.append(token)
                 if device.type == "cpu":
@@ -175,7 +184,7 @@ class TorchEngine:
 
     def unload(self, request: dict[str, Any]) -> dict[str, Any]:
         """Free the model, if there is one."""
-        self._model = self._parameters = None
+        self._model = self._parameters = self._steps = None
         gc.collect()
         torch_devices.release_cached(self._device)
         return {}

@@ -3,8 +3,9 @@
 FAMILIES = ("llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3")
 ROPE_TYPES = ("default", "llama3", "yarn")
 FORMATS = ("bf16", "fp16", "fp32")
-OPTIONS = ("threads", "linear", "layers")
+OPTIONS = ("threads", "linear", "step", "layers")
 MEASURED = "measured"
+STEPS = ("compiled", "captured", "eager")
 LINEAR = (MEASURED, "native", "packed", "plain")
 BLOCK_SCALED = "fp8-block128"
 NO_BLOCK_SCALES = (

@@ -105,6 +105,7 @@ def test_options() -> None:
         ({"threads": "-1"}, "threads=-1"),
         ({"threads": "two"}, "threads=two"),
         ({"linear": "fast"}, "packed, plain"),
+        ({"step": "fast"}, "compiled, captured, eager"),
         ({"layers": "0"}, "layers=0: must be"),
         ({"layers": "0+0"}, "above 0"),
         ({"layers": "1+2+3"}, "as in 1\\+3"),

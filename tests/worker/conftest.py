@@ -24,6 +24,7 @@ if importlib.util.find_spec("torch") is None:
         "test_bandwidth*.py",
         "test_native*.py",
         "test_kernels*.py",
+        "test_captured*.py",
     ]
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -19,7 +20,8 @@ from torch_formats import BF16, FP32
 from profiler.models import accounting
 from profiler.models.formats import formats_for
 from profiler.models.tensors import shapes
-from profiler.worker import host_memory, kernels, parameters, torch_devices
+from profiler.worker import host_memory, kernels, parameters, torch_devices, torch_engine
+from profiler.worker.captured import capture
 from profiler.worker.protocol import EngineError
 from profiler.worker.random_weights import RandomWeights
 from profiler.worker.torch_engine import TorchEngine
@@ -121,6 +123,37 @@ def test_off_the_cpu_steps_are_not_stamped(engine: TorchEngine, monkeypatch: pyt
     assert result["submit_ns"] < result["first_token_ns"] < result["last_token_ns"]
     assert result["output_ids"] == expected["output_ids"]
     assert next(waits) == 1  # before the submission; later the copies to the host wait
+
+
+def test_captured_steps_make_the_run_when_the_batch_is_theirs(
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a step by the host, for the whole batch only."""
+
+    class CallsAgain:
+        def record(self, step: Callable[[], None]) -> Callable[[], None]:
+            return step
+
+    engine.load(load_request())
+    expected = engine.run(run_request())
+    alone = engine.run(run_request(prompt_ids=PROMPTS[:1]))
+    captured = functools.partial(capture, graphs=CallsAgain())
+    monkeypatch.setattr(torch_engine, "capture", captured)
+    details = engine.load(load_request(options={"threads": 1, "linear": "packed", "step": "captured"}))
+    assert details["details"]["step"] == "captured"
+    assert details["compile_s"] > 0
+    steps = []
+    right = engine._model.step
+
+    def step(ids: Any, position: int) -> Any:
+        steps.append(position)
+        return right(ids, position)
+
+    monkeypatch.setattr(engine._model, "step", step)
+    assert engine.run(run_request())["output_ids"] == expected["output_ids"]
+    assert steps == [0]
+    assert engine.run(run_request(prompt_ids=PROMPTS[:1]))["output_ids"] == alone["output_ids"]
+    assert steps == [0, 0, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize("arch", [QWEN2, DEEPSEEK_V3], ids=lambda arch: arch.family)
@@ -268,6 +301,8 @@ def test_every_format_runs(engine: TorchEngine, name: str, arch: Any) -> None:
         ("bad_request", {"options": {"thread": 1}}, "thread"),
         ("bad_request", {"options": {"threads": "2"}}, "threads"),
         ("bad_request", {"options": {"linear": "fast"}}, "linear"),
+        ("bad_request", {"options": {"step": "fast"}}, "step"),
+        ("unsupported", {"options": {"step": "captured"}}, "cpu records no graphs"),
         ("bad_request", {"options": {"layers": 3}}, "between 1 and 2, not 3"),
         ("bad_request", {"options": {"layers": [1, 1]}}, "has 2 and 0"),
         ("bad_request", {"max_batch": 0}, "max_batch"),
