@@ -83,6 +83,7 @@ class Ours:
             prompt_tokens=work.prompt, output_tokens=work.output, options=options,
         )  # fmt: skip
         self.tokens_per_s()  # warm up
+        print(f"loaded for {work.name} {options}", file=sys.stderr, flush=True)
 
     def tokens_per_s(self) -> float:
         """Run one trial."""
@@ -237,6 +238,9 @@ def main() -> None:
             for row in rows:
                 row.bandwidth.append(ours[0].bandwidth())
                 row.tokens_per_s.append(row.measure())
+                print(
+                    f"{row.work.name}, {row.engine}: {row.tokens_per_s[-1]:.1f}", file=sys.stderr, flush=True
+                )
             write(arguments.json, rows)  # a run that is cut off keeps its rounds
         chosen = {entry["chosen"] for entry in ours[0].loaded["details"]["kernels"]}
     print(

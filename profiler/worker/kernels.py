@@ -2,8 +2,7 @@
 
 Candidates: ``plain`` (PyTorch's ``linear``), ``packed`` (the same product after oneDNN laid the weight out
 anew, once), and ``native`` (native.cpp on the plain weight for up to 8 rows, ``linear`` above).
-``torch.compile`` with frozen weights is none: it compiles for half a minute, and was slower than ``native``
-wherever it was tried (docs/measured).
+``torch.compile`` with frozen weights is none: see docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ BUDGET_S = 0.5
 PROMPT_ROWS = 256
 """A longer prompt is timed with so many rows, and its time taken in proportion."""
 NATIVE_MARGIN = 0.95
-"""``native`` is chosen up to 5% behind: only with it are whole parts of a step done in one call."""
+"""``native`` is chosen for steps that are up to 5% slower: only with it are whole parts of a step done in one call."""
 CHECK_BOUNDS = {torch.bfloat16: 2**-7, torch.float16: 2**-10, torch.float32: 1e-5}
 """Largest difference from ``plain``, relative to the largest value. Both round a sum to the format once,
 each within half a unit in the last place; twice that is allowed."""
@@ -148,8 +147,8 @@ class _Shape:
         self.chosen = min(self.step_s, key=lambda name: self._trial_s(name, work))
 
     def _trial_s(self, name: str, work: Work) -> float:
-        total = self.prompt_s[name] + work.steps * self.step_s[name]
-        return total * NATIVE_MARGIN if name == "native" else total
+        step_s = self.step_s[name] * (NATIVE_MARGIN if name == "native" else 1.0)
+        return self.prompt_s[name] + work.steps * step_s
 
     def record(self) -> dict[str, Any]:
         """Return what the result says about this shape."""
