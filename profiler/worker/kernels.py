@@ -26,7 +26,7 @@ BUDGET_S = 0.5
 PROMPT_ROWS = 256
 """A longer prompt is timed with so many rows, and its time taken in proportion."""
 NATIVE_MARGIN = 0.95
-"""``native`` is chosen for steps that are up to 5% slower: only with it are whole parts of a step done in one call."""
+"""``native`` is chosen for steps that are up to 5% slower: only with it are whole parts one call."""
 CHECK_BOUNDS = {torch.bfloat16: 2**-7, torch.float16: 2**-10, torch.float32: 1e-5}
 """Largest difference from ``plain``, relative to the largest value. Both round a sum to the format once,
 each within half a unit in the last place; twice that is allowed."""
