@@ -69,7 +69,8 @@ class Stream:
 class TruthServer:
     """Serves in the running loop; ``port`` is known after :meth:`start`."""
 
-    def __init__(self, ttft_ms: float = 50.0, gap_ms: float = 10.0) -> None:
+    def __init__(self, ttft_ms: float = 50.0, gap_ms: float = 10.0, slots: int | None = None) -> None:
+        self.slots = slots  # so many are served at once, others are refused
         self.ttft_ns, self.gap_ns = int(ttft_ms * 1e6), int(gap_ms * 1e6)
         self.streams: list[Stream] = []
         self.bodies: list[dict[str, Any]] = []
@@ -220,6 +221,8 @@ class _Connection(asyncio.Protocol):
         self._answered += 1
         self.stream = stream
         refused = _at_once(model, head, body, self._answered)
+        if server.slots is not None and server.active > server.slots:
+            refused = 503, {"error": {"message": f"more than {server.slots} at once"}}
         if refused is not None:
             self.stream = None
             status, content = refused
@@ -385,8 +388,9 @@ async def _main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--ttft-ms", type=float, default=50.0)
     parser.add_argument("--gap-ms", type=float, default=10.0)
+    parser.add_argument("--slots", type=int, help="refuse more streams than this at once")
     given = parser.parse_args()
-    server = TruthServer(given.ttft_ms, given.gap_ms)
+    server = TruthServer(given.ttft_ms, given.gap_ms, given.slots)
     print(await server.start(given.port), flush=True)
     await asyncio.Event().wait()
 

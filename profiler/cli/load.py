@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +18,15 @@ from profiler.errors import AiprofError, UsageError
 
 if TYPE_CHECKING:
     from profiler.load.plan import Shape, Trace
-    from profiler.load.run import LoadRequest, Point, Stage
+    from profiler.load.request import LoadRequest, Point
+    from profiler.load.run import Stage
+    from profiler.load.search import Search
+    from profiler.load.slo import Slo
     from profiler.results.read import Run
 
 INTERRUPTED = 130
+POINT_S = 120.0
+"""Budget of a point of a search, unless --seconds says another."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 _UNIT_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
 
@@ -92,9 +98,19 @@ class Numbers(click.ParamType[tuple[float, ...]]):
 @click.option(
     "--shared-prefix", type=click.IntRange(0, 10_000_000), default=0, help="Leading tokens in common."
 )
+@click.option("--slo", "slos", multiple=True, metavar="ttft_p99=0.5s", help="Limit; may be repeated.")
 @click.option(
-    "--slo", "slos", multiple=True, metavar="ttft_p99=0.5s", help="Limit of goodput; may be repeated."
+    "--slo-preset", metavar="mlperf-llama2-70b", help="Limits of an MLPerf model; any other name lists them."
 )
+@click.option(
+    "--search",
+    "over",
+    type=click.Choice(["concurrency", "rate"]),
+    help="Find the highest users or rate that keep the limits (default with limits of percentiles alone).",
+)
+@click.option("--from", "low", type=click.FloatRange(1e-3, 1e6), help="Search: begin here (default: 1).")
+@click.option("--to", "high", type=click.FloatRange(1e-3, 1e6), help="Search: end here (default: 1024).")
+@click.option("--dry-run", is_flag=True, help="Say how long it will take at most, and send nothing.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Of prompts, lengths and arrivals."
 )
@@ -119,7 +135,9 @@ class Numbers(click.ParamType[tuple[float, ...]]):
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(urls: tuple[str, ...], out: Path | None, as_json: bool, quiet: bool, **flags: Any) -> int:
+def command(
+    urls: tuple[str, ...], out: Path | None, as_json: bool, quiet: bool, dry_run: bool, **flags: Any
+) -> int:
     """Drive a server that already runs and leave a run that report, export and gate can read.
 
     URL is that of any OpenAI-compatible server, e.g. http://localhost:8000. An API key is taken from
@@ -129,6 +147,7 @@ def command(urls: tuple[str, ...], out: Path | None, as_json: bool, quiet: bool,
     aiprof load http://localhost:8000 --scenario chat --concurrency 1,8,64 --requests 700
     aiprof load http://localhost:8000 --prompt-tokens 512 --output-tokens 128 --rate 2 --seconds 5m \\
         --slo ttft_p99=0.5s --slo tpot_p99=50ms
+    aiprof load http://localhost:8000 --scenario chat --search concurrency --slo-preset mlperf-llama3.1-8b
     """  # noqa: D301  (\b is click's mark for lines that stay as they are)
     signal.signal(signal.SIGTERM, _as_interrupt)
     from rich.console import Console
@@ -136,6 +155,8 @@ def command(urls: tuple[str, ...], out: Path | None, as_json: bool, quiet: bool,
     from profiler.load.run import Load
 
     request = _request(urls, flags)
+    if dry_run:
+        return _show_expected(request, as_json=as_json)
     path = out or _default_path(request)
     status = None if quiet else Console(stderr=True, highlight=False)
     interrupted = False
@@ -170,8 +191,8 @@ def _request(urls: tuple[str, ...], flags: dict[str, Any]) -> LoadRequest:
     from profiler.load.endpoint import parse_endpoint
     from profiler.load.job import Limits
     from profiler.load.plan import read_trace
-    from profiler.load.run import LoadRequest
-    from profiler.load.slo import parse_slos
+    from profiler.load.request import LoadRequest
+    from profiler.load.slo_presets import slos_of
 
     endpoints = tuple(parse_endpoint(url) for url in urls)
     if any(one.scheme == "http" and one.reach == "public" for one in endpoints):
@@ -179,15 +200,21 @@ def _request(urls: tuple[str, ...], flags: dict[str, Any]) -> LoadRequest:
             "warning: plain http over a network: prompts and the API key can be read on the way", err=True
         )
     trace = read_trace(flags["trace"]) if flags["trace"] is not None else None
-    if sum(flags[name] is not None for name in ("concurrency", "rate", "trace")) != 1:
+    slos = slos_of(flags["slos"], flags["slo_preset"])
+    search = _search(flags, slos)
+    if sum(flags[name] is not None for name in ("concurrency", "rate", "trace")) != (search is None):
         raise UsageError(
-            "give one of --concurrency 1,8 (users at once), --rate 2 (requests/s) or --trace FILE"
+            "give one of --concurrency 1,8 (users at once), --rate 2 (requests/s), --trace FILE, "
+            "or --search with limits such as --slo ttft_p99=0.5s"
         )
-    if flags["requests"] is not None and flags["seconds"] is not None:
+    if flags["requests"] is not None and flags["seconds"] is not None and search is None:
         raise UsageError("give either --requests or --seconds")
-    shape, points = _shape(flags, trace), _points(flags, trace)
+    shape = _shape(flags, trace)
+    points = () if search is not None else _points(flags, trace)
     requests, seconds = flags["requests"], flags["seconds"]
-    if requests is None and seconds is None and trace is None:
+    if search is not None:
+        seconds = seconds or POINT_S
+    elif requests is None and seconds is None and trace is None:
         seconds = 60.0
     if flags["ramp_to"] is not None and seconds is None:
         raise UsageError("--ramp-to needs --seconds: how long the way from one rate to the other takes")
@@ -201,7 +228,8 @@ def _request(urls: tuple[str, ...], flags: dict[str, Any]) -> LoadRequest:
         seconds=seconds,
         warm_up=flags["warm_up"],
         ramp_s=flags["ramp_s"] or 0.0,
-        slos=parse_slos(flags["slos"]),
+        slos=slos,
+        search=search,
         seed=flags["seed"],
         shared_prefix_tokens=flags["shared_prefix"],
         trace=trace,
@@ -221,6 +249,8 @@ def _command(urls: tuple[str, ...], flags: dict[str, Any]) -> tuple[str, ...]:
     """Return the flags for the record; URLs and files say whose machine it is and are left out."""
     private = {"tokenizer", "ca_file", "trace", "api_key_env", "name"}
     names = {"ramp_s": "ramp", "total_s": "timeout", "idle_s": "idle-timeout", "slos": "slo"}
+    names |= {"over": "search"}
+    names |= {"low": "from", "high": "to"}
     made = ["load", *("URL" for _ in urls)]
     for name, value in flags.items():
         if value in (None, (), 0) or name in private:
@@ -248,9 +278,36 @@ def _shape(flags: dict[str, Any], trace: Trace | None) -> Shape:
     return fixed_shape(*lengths)
 
 
+def _search(flags: dict[str, Any], slos: Sequence[Slo]) -> Search | None:
+    """Return the search that is asked for, by name or by limits without a load; None without."""
+    from profiler.load.search import Search
+
+    driven = any(flags[name] is not None for name in ("concurrency", "rate", "trace"))
+    limits = [slo for slo in slos if slo.percentile is not None]
+    if flags["over"] is None and (driven or not limits):
+        if flags["low"] is not None or flags["high"] is not None:
+            raise UsageError("--from and --to go with --search")
+        return None
+    if driven or flags["ramp_to"] is not None:
+        raise UsageError(
+            "--search chooses the load itself; leave out --concurrency, --rate, --ramp-to and --trace"
+        )
+    if not limits:
+        raise UsageError("--search needs limits of percentiles: --slo ttft_p99=0.5s, or --slo-preset")
+    over = flags["over"] or "concurrency"
+    low, high = flags["low"] or 1.0, flags["high"] or 1024.0
+    if low > high or (over == "concurrency" and low < 1):
+        raise UsageError(f"--from {low:g} --to {high:g}: write the lower end first, users from 1 on")
+    if over == "concurrency":
+        if flags["arrivals"] or flags["cv"] is not None:
+            raise UsageError("--arrivals and --cv go with --search rate")
+        return Search("concurrency", float(int(low)), float(int(high)))
+    process, cv = _arrivals(flags)
+    return Search("rate", low, high, process, cv)
+
+
 def _points(flags: dict[str, Any], trace: Trace | None) -> tuple[Point, ...]:
-    from profiler.load.run import Point
-    from profiler.workload.scenario import find_scenario
+    from profiler.load.request import Point
 
     if flags["concurrency"] is not None:
         if flags["arrivals"] or flags["cv"] is not None or flags["ramp_to"] is not None:
@@ -264,6 +321,14 @@ def _points(flags: dict[str, Any], trace: Trace | None) -> tuple[Point, ...]:
             Point(process="ramp", rate_per_s=rate, rate_end_per_s=flags["ramp_to"], cv=0.0)
             for rate in flags["rate"]
         )
+    process, cv = _arrivals(flags)
+    return tuple(Point(process=process, rate_per_s=rate, cv=cv) for rate in flags["rate"])
+
+
+def _arrivals(flags: dict[str, Any]) -> tuple[str, float]:
+    """Return kind and coefficient of variation of the arrivals of an open loop."""
+    from profiler.workload.scenario import find_scenario
+
     process, cv = flags["arrivals"] or "poisson", flags["cv"]
     if flags["arrivals"] is None and cv is None and flags["scenario"] is not None:
         served = find_scenario(flags["scenario"]).served
@@ -275,7 +340,18 @@ def _points(flags: dict[str, Any], trace: Trace | None) -> tuple[Point, ...]:
         if process == "gamma":
             raise UsageError("--arrivals gamma needs --cv, e.g. 2 for bursty arrivals")
         cv = {"poisson": 1.0, "constant": 0.0}[process]
-    return tuple(Point(process=process, rate_per_s=rate, cv=cv) for rate in flags["rate"])
+    return process, cv
+
+
+def _show_expected(request: LoadRequest, *, as_json: bool) -> int:
+    """Say how many points there will be and how long they may take; nothing is sent."""
+    import json
+
+    from profiler.load.expect import expected
+
+    found = expected(request)
+    click.echo(json.dumps(found.document(), indent=1) if as_json else found.words())
+    return 0
 
 
 def _show(path: Path, *, as_json: bool) -> int:
@@ -318,7 +394,8 @@ def _words(stage: Stage) -> str:
         else f"{at.ended:,} done, {at.failed:,} failed, {at.in_flight:,} on their way"
     )
     elapsed = "" if at is None else f", {at.elapsed_s:.0f} s"
-    return f"{stage.number} of {stage.of}: {stage.case.load_label}: {done}{elapsed}"
+    of = "" if stage.of is None else f" of {stage.of}"
+    return f"{stage.number}{of}: {stage.case.load_label}: {done}{elapsed}"
 
 
 def _default_path(request: LoadRequest) -> Path:

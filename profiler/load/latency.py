@@ -143,6 +143,17 @@ def mean_in_flight(requests: Requests, window: Window) -> float:
     return float((end - begin).sum() / 1e9 / window.seconds)
 
 
+def of_slo(requests: Requests, slo: Slo) -> Floats:
+    """The metric that a limit is about, NaN where a request has none; shape (n,)."""
+    values = {
+        "ttft": lambda: ttft_s(requests, "scheduled"),
+        "e2e": lambda: e2e_s(requests, "scheduled"),
+        "tpot": lambda: tpot_s(requests),
+        "icl": lambda: longest_gap_s(requests),
+    }
+    return values[slo.metric]()
+
+
 def good(requests: Requests, slos: Sequence[Slo]) -> NDArray[np.bool_]:
     """Which requests succeeded and kept every limit; a metric that is missing is not kept; shape (n,).
 
@@ -151,12 +162,6 @@ def good(requests: Requests, slos: Sequence[Slo]) -> NDArray[np.bool_]:
     kept = requests.ok.copy()
     single = requests["output_tokens_asked"] == 1
     for slo in slos:
-        values = {
-            "ttft": lambda: ttft_s(requests, "scheduled"),
-            "e2e": lambda: e2e_s(requests, "scheduled"),
-            "tpot": lambda: tpot_s(requests),
-            "icl": lambda: longest_gap_s(requests),
-        }[slo.metric]()
-        within = np.nan_to_num(values, nan=np.inf) <= slo.limit_s
+        within = np.nan_to_num(of_slo(requests, slo), nan=np.inf) <= slo.limit_s
         kept &= (within | single) if slo.metric in ("tpot", "icl") else within
     return kept

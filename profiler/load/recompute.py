@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from profiler.errors import UsageError
 from profiler.load.flags import flags
+from profiler.load.search import judge
 from profiler.load.slo import parse_slos
 from profiler.load.summary import measurements
 from profiler.load.table import Requests
@@ -56,6 +57,8 @@ def _figures(
         slos = parse_slos(served.slos)
     except UsageError as error:
         raise ValueError(str(error)) from None
+    if served.judgements and judge(requests, slos) != served.judgements:
+        yield Difference("served.judgements", "do not follow from the samples")
     load = case.spec.load
     made.update(measurements(requests, None if load is None else load.concurrency, slos))
     for name, again in made.items():

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiler.load import latency
+from profiler.load.search import judge
 from profiler.load.slo import Slo
 from profiler.load.table import Requests
 from profiler.load.vitals import Vitals
@@ -193,6 +194,7 @@ def served_record(
         send_delay_p50_s=float(np.median(delays)) if len(delays) else None,
         send_delay_max_s=float(delays.max()) if len(delays) else None,
         slos=tuple(map(str, slos)),
+        judgements=judge(requests, slos),
         processes=tuple(_process(one) for one in vitals),
         ceiling=ceiling,
         gave_up=next((one.gave_up for one in vitals if one.gave_up), None),

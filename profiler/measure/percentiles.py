@@ -101,3 +101,34 @@ def percentile_upper_bound(
         reason = f"{failed} of {n} requests failed, so p{percentile:g} falls on a failed one"
         return PercentileBound(None, percentile, n, low, reason)
     return PercentileBound(bound, percentile, n, low)
+
+
+def percentile_lower_bound(latencies: ArrayLike, percentile: float, confidence: float = 0.99) -> float | None:
+    """Lower bound on a percentile that holds with ``confidence`` for independent requests.
+
+    The smallest k is taken for which P(at least k of n over) <= 1 - confidence if the chance of being over
+    were 1 - percentile/100; so many being over shows that the percentile is, and the k-th slowest request is
+    the bound. It needs far fewer requests than the upper bound: three of three slow ones show that p90 is.
+
+    Args:
+        latencies: one per request; ``math.inf`` for a request that failed.
+        percentile: 90 for p90.
+        confidence: probability that the bound is not above the true percentile.
+
+    Returns:
+        The bound, ``math.inf`` where it falls on a failed request, or None from too few requests.
+
+    Raises:
+        ValueError: a latency is NaN or not positive, or an argument is out of range.
+    """
+    _check(percentile, confidence)
+    array = np.sort(np.asarray(latencies, dtype=np.float64).ravel())[::-1]
+    if np.isnan(array).any() or (array <= 0).any():
+        raise ValueError("latencies must be positive; use infinity for a failed request")
+    n, miss = array.size, 1 - percentile / 100
+    low, high = 0, n + 1  # too many with `low`, and with n + 1 trivially few enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = 1 - binomial_cdf(middle - 1, n, miss) <= 1 - confidence
+        low, high = (low, middle) if enough else (middle, high)
+    return None if high > n else float(array[high - 1])

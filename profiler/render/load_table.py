@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from profiler.analysis.slo_search import search_answer, verdict_of
 from profiler.render.units import UNKNOWN, format_seconds
 from profiler.render.view import label
 from profiler.results.read import Run
@@ -16,6 +17,7 @@ from profiler.results.schema import CaseRecord, Measurement
 
 _TIMES = ("ttft", "tpot")
 _TAILS = (99, 95, 90)
+_STYLES = {"holds": "green", "fails": "red", "undecided": "yellow"}
 
 
 def load_table(run: Run) -> RenderableType:
@@ -23,9 +25,13 @@ def load_table(run: Run) -> RenderableType:
     served = [case for case in run.cases if case.served is not None]
     parts: list[RenderableType] = [Text(_title(run), style="bold")]
     with_slo = any(case.served is not None and case.served.slos for case in served)
-    parts.append(_table(run.cases, with_slo=with_slo))
+    judged = any(case.served is not None and case.served.judgements for case in served)
+    parts.append(_table(run.cases, with_slo=with_slo, judged=judged))
     if with_slo and served and served[0].served is not None:
         parts.append(Text(f"within {', '.join(served[0].served.slos)}", style="dim"))
+    answer = search_answer(run)
+    if answer is not None:
+        parts.append(Text(answer.words(), style="bold"))
     parts += [_client(case) for case in served]
     for case in run.cases:
         if case.failure is not None:
@@ -41,7 +47,8 @@ def load_table(run: Run) -> RenderableType:
         parts.append(Padding(Text.assemble((code, "yellow"), f": {hint}"), (0, 0, 0, 2)))
         parts += [Padding(Text(text, style="dim"), (0, 0, 0, 6)) for text in dict.fromkeys(texts)]
     ok = sum(case.status == "ok" for case in run.cases)
-    parts.append(Text(f"{ok} of {len(run.record.cases)} cases measured"))
+    of = len(run.record.cases) if answer is None else len(run.cases)
+    parts.append(Text(f"{ok} of {of} cases measured"))
     return Group(*parts)
 
 
@@ -54,11 +61,12 @@ def _title(run: Run) -> str:
     )
 
 
-def _table(cases: Sequence[CaseRecord], *, with_slo: bool) -> Table:
+def _table(cases: Sequence[CaseRecord], *, with_slo: bool, judged: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("load", no_wrap=True)
     headings = ["ok", "TTFT p50", "tail", "TPOT p50", "tail", "tok/s"]
     headings += ["good/s", "within"] if with_slo else ["req/s"]
+    headings += ["limits"] if judged else []
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for case in cases:
@@ -74,6 +82,9 @@ def _table(cases: Sequence[CaseRecord], *, with_slo: bool) -> Table:
             attained = found.get("slo_attainment")
             known = attained is not None and attained.value is not None
             cells += [Text(f"{attained.value:.1%}" if known and attained is not None else UNKNOWN)]
+        if judged:
+            verdict = verdict_of(case)
+            cells.append(Text(verdict, style=_STYLES[verdict]))
         table.add_row(case.spec.load_label, _requests(case), *cells)
     return table
 

@@ -208,6 +208,27 @@ class ClientCeiling(Record):
     method: Name
 
 
+class SloJudgement(Record):
+    """Whether a load keeps a limit of a percentile.
+
+    Attributes:
+        slo: the limit, e.g. ``ttft_p99=0.5s``.
+        verdict: ``holds``: the upper bound is at least 5% below the limit; ``fails``: the lower bound is more
+            than 5% above it, or on failed requests; ``undecided``: anything else.
+        n: requests that entered, failed ones included.
+        value_s: the percentile of these requests, None where it falls on a failed one or there is none.
+        low_s: lower bound of the percentile at 99% confidence, or None.
+        high_s: upper bound at 99% confidence (MLPerf's early stopping), or None.
+    """
+
+    slo: Name
+    verdict: Literal["holds", "fails", "undecided"]
+    n: Count
+    value_s: Finite | None = None
+    low_s: Finite | None = None
+    high_s: Finite | None = None
+
+
 class ServedRecord(Record):
     """What was sent to a server and what became of it.
 
@@ -231,6 +252,7 @@ class ServedRecord(Record):
         send_delay_p50_s: how long after its scheduled moment a request was sent: median.
         send_delay_max_s: the longest.
         slos: the limits that goodput and attainment go by.
+        judgements: those of them that are limits of a percentile, judged.
         processes: the load client's processes.
         ceiling: what the client can drive here, or None when it was not measured.
         gave_up: why it stopped sending before the end, or None.
@@ -256,6 +278,7 @@ class ServedRecord(Record):
     send_delay_p50_s: Finite | None
     send_delay_max_s: Finite | None
     slos: tuple[Name, ...]
+    judgements: tuple[SloJudgement, ...] = ()
     processes: tuple[LoadProcess, ...]
     ceiling: ClientCeiling | None = None
     gave_up: Text | None = None

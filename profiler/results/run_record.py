@@ -36,6 +36,22 @@ class SkippedCase(Record):
     lacking_bytes: Count | None = None
 
 
+class SearchSettings(Record):
+    """A search for the highest load that keeps the limits; its points follow from what is found.
+
+    Attributes:
+        over: ``concurrency`` or ``rate``.
+        low: where it begins.
+        high: where it ends at the latest.
+        slos: the limits.
+    """
+
+    over: Literal["concurrency", "rate"]
+    low: Finite
+    high: Finite
+    slos: tuple[Name, ...]
+
+
 class PlanSettings(Record):
     """How the sweep measures; the same for all of its cases.
 
@@ -47,6 +63,7 @@ class PlanSettings(Record):
             loads, whose length is set beforehand.
         repeat_on_interference: whether a disturbed start is made once more.
         soak_s: how long the one case was held, or None for an ordinary sweep.
+        search: what was looked for; cases beyond the first are then not in the plan. None without a search.
     """
 
     preset: Name
@@ -55,6 +72,7 @@ class PlanSettings(Record):
     target_relative_half_width: Finite | None
     repeat_on_interference: bool
     soak_s: Finite | None = None
+    search: SearchSettings | None = None
 
 
 class DeviceRecord(Record):

@@ -15,6 +15,7 @@ from profiler.results.case_record import (
     MemoryReadings,
     SamplesRef,
     ServedRecord,
+    SloJudgement,
     StartRecord,
     TrialRecord,
     Work,
@@ -42,6 +43,7 @@ from profiler.results.run_record import (
     PlannedCase,
     PlanSettings,
     RunRecord,
+    SearchSettings,
     SkippedCase,
 )
 from profiler.results.sensor_record import (
@@ -85,10 +87,12 @@ __all__ = [
     "Record",
     "RunRecord",
     "SamplesRef",
+    "SearchSettings",
     "SensorRecord",
     "ServedRecord",
     "SkippedCase",
     "SliceRecord",
+    "SloJudgement",
     "StartRecord",
     "TrialRecord",
     "Work",

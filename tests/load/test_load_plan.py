@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from profiler.errors import InputFileError, UsageError
+from profiler.load.drive import peak_rate
 from profiler.load.endpoint import parse_endpoint
 from profiler.load.fleet import split
 from profiler.load.job import Job
 from profiler.load.plan import ramp, read_trace
 from profiler.load.prompts import Features, PromptSpec, RequestBuilder
 from profiler.load.redact import api_key, redact
-from profiler.load.run import peak_rate
 from profiler.load.slo import Slo, parse_slo, parse_slos
 
 

@@ -13,7 +13,8 @@ from profiler.analysis.verify import verify_run
 from profiler.load.endpoint import parse_endpoint
 from profiler.load.plan import fixed_shape
 from profiler.load.recompute import recompute_load
-from profiler.load.run import Load, LoadRequest, Point
+from profiler.load.request import LoadRequest, Point
+from profiler.load.run import Load
 from profiler.load.slo import parse_slos
 from profiler.results.read import Run, read_run
 

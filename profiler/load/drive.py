@@ -1,0 +1,252 @@
+"""Driving a server through one point of a load, whoever started the server and whoever keeps the record."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profiler.errors import MeasurementError, UsageError
+from profiler.load.ceiling import ClientCost, refuse_above
+from profiler.load.flags import flags
+from profiler.load.fleet import Fleet, Progress
+from profiler.load.job import Job
+from profiler.load.negotiate import Agreement
+from profiler.load.plan import open_schedule, ramp
+from profiler.load.prompts import PromptSpec
+from profiler.load.request import LoadRequest, Point
+from profiler.load.search import requests_wanted
+from profiler.load.summary import measurements, served_record
+from profiler.load.table import Requests
+from profiler.results.schema import CaseSpec, ClientCeiling, Failure, LoadSpec, SamplesRef
+from profiler.workload.arrivals import Process
+
+STREAMS_PER_PROCESS = 400
+"""Streams of a closed loop that one process drives well at 100 tokens/s each."""
+OPEN_CONNECTIONS = 16
+
+Due = NDArray[np.float64] | None
+WriteSamples = Callable[[dict[str, Any]], SamplesRef]
+
+
+@dataclass(frozen=True)
+class Driven:
+    """What a point leaves.
+
+    Attributes:
+        fields: of its case record: ``status``, ``started_utc``, ``elapsed_s``, ``served``, ``samples``,
+            ``flags``, and ``measurements`` or ``failure``.
+        interrupted: whether it was cut short by an interrupt.
+        begin_ns: the go, CLOCK_MONOTONIC, or None when nothing was sent.
+        end_ns: when the last answer had ended, or None.
+    """
+
+    fields: dict[str, Any]
+    interrupted: bool
+    begin_ns: int | None = None
+    end_ns: int | None = None
+
+
+class Driver:
+    """Drives one server.
+
+    Args:
+        request: lengths, limits and for how long; its points are not used.
+        agreement: what the server understands.
+        cost: what the client can drive here.
+    """
+
+    def __init__(self, request: LoadRequest, agreement: Agreement, cost: ClientCost) -> None:
+        self.request = request
+        self.agreement = agreement
+        self.cost = cost
+
+    def load_spec(self, point: Point) -> LoadSpec:
+        """Return how a point drives the server, for its specification."""
+        request, trace = self.request, self.request.trace
+        return LoadSpec(
+            loop="open" if point.concurrency is None else "closed",
+            **asdict(point),
+            api=request.api,
+            prompt="token_ids" if self.agreement.features.token_ids else "text",
+            lengths=request.shape.kind,
+            shared_prefix_tokens=request.shared_prefix_tokens,
+            trace_sha256=None if trace is None or point.process != "trace" else trace.sha256,
+        )
+
+    def refuse_if_beyond(self, point: Point) -> None:
+        """Refuse a rate that the client cannot drive here.
+
+        Raises:
+            UsageError: with what it can.
+        """
+        due = self.due(point)
+        if due is not None:
+            refuse_above(self._ceiling(point, due), peak_rate(due))
+
+    def measure(
+        self,
+        spec: CaseSpec,
+        point: Point,
+        write_samples: WriteSamples,
+        listener: Callable[[Progress], None] | None = None,
+        *,
+        simulated: bool = False,
+    ) -> Driven:
+        """Drive the server through a point.
+
+        Args:
+            spec: its case.
+            point: how.
+            write_samples: puts columns of raw samples on disk.
+            listener: told how far it is.
+            simulated: whether the server is not real.
+        """
+        request = self.request
+        began, started_utc = time.monotonic(), datetime.now(UTC).isoformat()
+        due = self.due(point)
+        job = self._job(point, due)
+        fleet = Fleet(job, self._processes(point, None if due is None else peak_rate(due)))
+        fields: dict[str, Any] = {"started_utc": started_utc, "simulated": simulated}
+        try:
+            found, vitals, begin_ns = fleet.run(listener)
+        except MeasurementError as error:
+            failure = Failure(kind="load_process", stage="trials", message=str(error))
+            elapsed = time.monotonic() - began
+            return Driven(fields | {"status": "failed", "failure": failure, "elapsed_s": elapsed}, False)
+        measured = measurements(found, point.concurrency, request.slos)
+        served = served_record(
+            found, spec, vitals, request.slos,
+            asked_requests=self._requests(point), asked_seconds=request.seconds, warm_up=job.warm_up,
+            intended_rate_per_s=None if due is None or len(due) < 2 else float((len(due) - 1) / due[-1]),
+            ceiling=self._ceiling(point, due), endpoint=self.agreement.details,
+        )  # fmt: skip
+        fields |= {
+            "elapsed_s": time.monotonic() - began,
+            "served": served,
+            "samples": write_samples(found.samples()),
+            "flags": tuple(flags(found, spec, served, measured, len(os.sched_getaffinity(0)))),
+        }
+        if served.ok:
+            fields |= {"status": "ok", "measurements": measured}
+        else:
+            fields |= {"status": "failed", "failure": _nothing_succeeded(served.failures, served.messages)}
+        return Driven(fields, fleet.interrupted, begin_ns, _last_end(found))
+
+    def expected_seconds(self, point: Point) -> float:
+        """Return for how long requests are sent, as far as it is known beforehand."""
+        due = self.due(point)
+        if due is not None and len(due):
+            return float(due[-1])
+        return self.request.seconds or 0.0
+
+    def _requests(self, point: Point) -> int | None:
+        request = self.request
+        if request.search is None or request.requests is not None:
+            return request.requests
+        level = point.concurrency or point.rate_per_s or 1.0
+        return requests_wanted(request.slos, level, request.search.over)
+
+    def due(self, point: Point) -> Due:
+        """Return when requests are due after the go, or None for a closed loop; shape (n,)."""
+        request, wanted = self.request, self._requests(point)
+        if point.concurrency is not None:
+            return None
+        if request.trace is not None:
+            due = request.trace.at_s
+            due = due if request.seconds is None else due[due < request.seconds]
+            return due[:wanted] if wanted is not None else due
+        assert point.rate_per_s is not None
+        assert point.process is not None
+        if point.rate_end_per_s is not None:
+            assert request.seconds is not None
+            return ramp(point.rate_per_s, point.rate_end_per_s, request.seconds)
+        return open_schedule(
+            request.shape.name, _stationary(point.process), point.rate_per_s, point.cv or 0.0,
+            count=wanted, seconds=request.seconds, seed=request.seed,
+        )  # fmt: skip
+
+    def _processes(self, point: Point, rate_per_s: float | None) -> int:
+        if self.request.processes is not None:
+            return self.request.processes
+        cores = len(os.sched_getaffinity(0))
+        if point.concurrency is not None:
+            wanted = -(-point.concurrency // STREAMS_PER_PROCESS)
+        else:
+            one = self.cost.requests_per_s(self.request.shape.nominal[1], 1)
+            wanted = int(2 * (rate_per_s or 0.0) / one) + 1
+        return max(1, min(wanted, cores))
+
+    def _ceiling(self, point: Point, due: Due) -> ClientCeiling:
+        rate = peak_rate(due) if due is not None else None
+        tokens = float(self.request.shape.output_tokens.mean())
+        return self.cost.ceiling(tokens, self._processes(point, rate), rate)
+
+    def _job(self, point: Point, due: Due) -> Job:
+        request, agreement = self.request, self.agreement
+        streams = point.concurrency or OPEN_CONNECTIONS
+        count = len(due) if due is not None else self._requests(point) or sys.maxsize
+        warm_up = min(streams, 32) if request.warm_up is None else request.warm_up
+        trace = request.trace
+        return Job(
+            endpoints=request.endpoints,
+            api=request.api,
+            model=agreement.model,
+            prompts=PromptSpec(
+                request.shape.name,
+                request.seed,
+                request.vocab_size,
+                request.shared_prefix_tokens,
+                agreement.words_per_token,
+                agreement.overhead_tokens,
+                None if trace is None else trace.hash_ids,
+            ),
+            features=agreement.features,
+            prompt_tokens=request.shape.prompt_tokens,
+            output_tokens=request.shape.output_tokens,
+            due_s=due,
+            concurrency=streams,
+            count=count,
+            seconds=request.seconds if due is None else None,
+            ramp_s=request.ramp_s,
+            warm_up=warm_up,
+            limits=request.limits,
+            key_variable=request.key_variable,
+            ca_file=request.ca_file,
+            tokenizer=request.tokenizer,
+            loop=request.loop,
+        )
+
+
+def peak_rate(due: NDArray[np.float64]) -> float:
+    """Return the highest rate of a schedule over ten seconds, or over all of it when it is shorter."""
+    if len(due) < 2:
+        return 0.0
+    span = min(10.0, float(due[-1]))
+    if span <= 0:
+        return float(len(due))  # all at once: as if within a second
+    inside = np.searchsorted(due, due + span, side="left") - np.arange(len(due))
+    return float(inside.max() / span)
+
+
+def _stationary(process: str) -> Process:
+    if process not in ("constant", "poisson", "gamma"):
+        raise UsageError(f"arrivals are constant, poisson or gamma, not {process}")
+    return cast(Process, process)
+
+
+def _last_end(found: Requests) -> int | None:
+    return int(found["end_ns"].max()) if len(found) else None
+
+
+def _nothing_succeeded(failures: dict[str, int], messages: dict[str, str]) -> Failure:
+    name = next(iter(failures), "cancelled")
+    message = f"no request succeeded: {messages.get(name, name)}"
+    return Failure(kind=name, stage="trials", message=message)
