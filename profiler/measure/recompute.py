@@ -15,6 +15,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from profiler.errors import AiprofError
 from profiler.measure.derive import figures_of
 from profiler.measure.extrapolate import all_specs, extrapolated
 from profiler.measure.fidelity import fidelity_flags
@@ -110,7 +111,7 @@ def guarded(figure: str, faults: Callable[[], Iterator[Difference]]) -> list[Dif
     found: list[Difference] = []
     try:
         found.extend(faults())
-    except (ValueError, OverflowError, ZeroDivisionError, ArithmeticError, LookupError, TypeError) as error:
+    except (AiprofError, ValueError, ArithmeticError, LookupError, TypeError, AssertionError) as error:
         what = f"cannot be made again from the record: {type(error).__name__}: {str(error)[:200]}"
         found.append(Difference(figure, what))
     return found

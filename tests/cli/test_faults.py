@@ -58,7 +58,7 @@ KILLED = textwrap.dedent(
     """
 )
 # Cases that are on disk when it is killed: the one before, and at append and later those that were made.
-STAGES = {"plan": 0, "load": 1, "probe": 1, "warm-up": 1, "trials": 1, "append": 1, "close": 2, "report": 2}
+STAGES = {"plan": 0, "load": 1, "warm-up": 1, "trials": 1, "append": 1, "close": 2, "report": 2}
 
 
 @pytest.mark.parametrize("stage", STAGES)
