@@ -17,6 +17,7 @@ from profiler.load.exchange import Exchange
 from profiler.load.http import Content, Head, MalformedError, split_head
 from profiler.load.redact import redact
 from profiler.load.sse import events
+from profiler.load.template import Template, template
 
 TokenSource = Literal["token_ids", "stream_usage", "usage", "tokenizer", "chunks", "none"]
 FirstSource = Literal["token_ids", "stream_usage", "tokenizer", "single", "share_of_text", "none"]
@@ -82,6 +83,8 @@ class _Stream:
     reading: Reading
     texts: list[str] = field(default_factory=list)
     ids: int = 0
+    template: Template | None = None
+    templates_left: int = 4
     usage_tokens: int | None = None
     stream_usage: bool = False
     final_usage: bool = False
@@ -132,11 +135,8 @@ def reading_steps(
         else:
             stream_events = events(rest)
             while batch := list(islice(stream_events, EVENTS_PER_STEP)):
-                done = next((at for at, event in enumerate(batch) if event[1] == b"[DONE]"), None)
-                for stamp, event in _parsed(batch[:done]):
-                    _take(stream, stamp, event, api)
-                if done is not None:
-                    stream.done = True
+                _take_batch(stream, batch, api)
+                if stream.done:
                     for _ in pieces:  # the framing must hold to its end
                         pass
                     break
@@ -151,6 +151,54 @@ def reading_steps(
     ended = unframed.content is not None and unframed.content.done
     json_answer = unframed.head is not None and unframed.head.content_type == "application/json"
     return _judge(stream, exchange, key, ended=ended, json_answer=json_answer)
+
+
+def _take_batch(stream: _Stream, batch: Sequence[tuple[int, bytes, bytes]], api: Api) -> None:
+    """Add events up to ``[DONE]``; those that differ from one before in their text only are not parsed."""
+    reading = stream.reading
+    others: list[tuple[int, bytes, bytes]] = []
+    for event in batch:
+        stamp, data, kind = event
+        text = None if kind or stream.template is None else stream.template.text(data)
+        if text is not None:
+            if others:
+                _take_parsed(stream, others, api)
+            reading.chunk_ns.append(stamp)
+            reading.chunk_tokens.append(0)
+            stream.texts.append(text.decode())
+            continue
+        if data == b"[DONE]":
+            stream.done = True
+            break
+        others.append(event)
+        if stream.template is None and stream.templates_left:
+            _take_parsed(stream, others, api)
+    _take_parsed(stream, others, api)
+
+
+def _take_parsed(stream: _Stream, batch: list[tuple[int, bytes, bytes]], api: Api) -> None:
+    """Parse events, add them, and empty the list."""
+    if not batch:
+        return
+    for stamp, event in _parsed(batch):
+        _take(stream, stamp, event, api)
+    if stream.templates_left:
+        found = template(batch[-1][1], lambda event: _only_text(event, api))
+        if found is not None:
+            stream.template = found
+            stream.templates_left -= 1
+    batch.clear()
+
+
+def _only_text(event: Any, api: Api) -> str | None:
+    """Return the text of an event that brings an answer's text and nothing else, None for any other."""
+    if not isinstance(event, dict) or event.get("error") or isinstance(event.get("usage"), dict):
+        return None
+    choices = event.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+        return None
+    text, answer, ids = _chat_parts(choices[0]) if api == "chat" else _text_parts(choices[0])
+    return text if answer and not ids and not choices[0].get("finish_reason") else None
 
 
 def _parsed(batch: Sequence[tuple[int, bytes, bytes]]) -> Iterator[tuple[int, Any]]:
@@ -192,7 +240,10 @@ class _Unframed:
                 if self.head is None:
                     continue
                 self.content = Content(self.head)
-            if data:
+            whole = self.content.whole_chunk(data)
+            if whole is not None:
+                yield stamp, whole
+            elif data:
                 self.content.feed(stamp, data)
                 yield from self.content.pieces
                 self.content.pieces.clear()

@@ -11,11 +11,14 @@ import asyncio
 import select
 import socket
 from collections.abc import Callable
+from time import monotonic_ns
 from typing import Protocol, TypeVar
 
 READ_BYTES = 256 * 1024
 BUFFER = memoryview(bytearray(READ_BYTES))
 """Lent to every receipt: what is in it is copied out at once."""
+READ_ON_NS = 1_000_000
+"""After this the loop goes round once, for what else is due."""
 
 
 class Receiver(Protocol):
@@ -134,8 +137,16 @@ class SocketSet:
         self._epoll.close()
 
     def _ready(self) -> None:
+        """Take what has come, and what came meanwhile, before the loop goes round again."""
+        until = monotonic_ns() + READ_ON_NS
+        while ready := self._epoll.poll(0, 4096):
+            self._receive(ready)
+            if monotonic_ns() > until or self._epoll.closed:
+                return
+
+    def _receive(self, ready: list[tuple[int, int]]) -> None:
         transports, buffer = self._transports, BUFFER
-        for fd, event in self._epoll.poll(0, 4096):
+        for fd, event in ready:
             transport = transports.get(fd)
             if transport is None:
                 continue  # closed by what came before it

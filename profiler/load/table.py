@@ -24,6 +24,7 @@ INTEGERS: Final = (
     "output_tokens_asked", "output_tokens", "first_chunk_tokens", "chunks", "received_bytes",
     "http_status", "retries", "notes",
 )  # fmt: skip
+_MOST_TOKENS: Final = 2**31 - 1
 TEXTS: Final = ("status", "token_source", "first_source", "finish_reason")
 
 
@@ -156,7 +157,10 @@ class Builder:
             self._texts[name].append(text)
         if len(self._chunk_ns) + len(chunks) <= MAX_CHUNKS_KEPT:
             self._chunk_ns.extend(chunks)
-            self._chunk_tokens.extend(min(tokens, 2**31 - 1) for tokens in reading.chunk_tokens)
+            tokens = reading.chunk_tokens
+            if max(tokens, default=0) > _MOST_TOKENS:
+                tokens = [min(one, _MOST_TOKENS) for one in tokens]
+            self._chunk_tokens.extend(tokens)
         self._chunk_start.append(len(self._chunk_ns))
         if reading.status != "ok":
             self._messages.setdefault(reading.status, reading.message)
