@@ -263,8 +263,8 @@ class _Connection(asyncio.Protocol):
         if stream.model == "stream-usage":
             event["usage"] = {"prompt_tokens": stream.prompt_tokens, "completion_tokens": stream.sent}  # type: ignore[assignment]
         tail = self._tail(stream) if last else b""
+        stream.written_ns.append(time.monotonic_ns())  # before, or a client could see it earlier
         self._event(event, tail)
-        stream.written_ns.append(time.monotonic_ns())
         if last:
             self.stream = None
             if stream.model == "until-close":
