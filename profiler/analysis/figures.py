@@ -14,7 +14,7 @@ from typing import Literal
 from profiler.analysis.decision import Better, mean_and_deviation, start_bounds
 from profiler.analysis.evidence import CaseEvidence, Start
 
-Basis = Literal["starts", "recorded", "exact", "largest", "none"]
+Basis = Literal["starts", "recorded", "exact", "largest", "load", "none"]
 
 RECORDED_CONFIDENCE = 0.975
 """Each end of a recorded 95% interval errs with 2.5%."""
@@ -101,7 +101,7 @@ class Figure:
     Attributes:
         basis: ``starts`` (bounds from the means of several starts), ``recorded`` (one start, or a figure
             that only the record has), ``exact`` (a count without spread), ``largest`` (the most that was
-            seen, which another look may exceed), ``none``.
+            seen, which another look may exceed), ``load`` (bounds over the requests of a load), ``none``.
         value: in the metric's unit, or None.
         per_start: one value per start in the domain that is averaged.
         work: a rate is ``work`` divided by the mean over :attr:`per_start`; None when the mean is the value.
@@ -110,6 +110,8 @@ class Figure:
         predicted: whether it is worked out instead of measured.
         note: what a reader must know, e.g. what a sensor covers; empty when there is nothing.
         reason: why there is no value, or None.
+        load_bounds: bounds over the requests of loads, or None.
+        load_confidence: that each of them holds with.
     """
 
     basis: Basis
@@ -121,6 +123,8 @@ class Figure:
     predicted: bool = False
     note: str = ""
     reason: str | None = None
+    load_bounds: tuple[float, float] | None = None
+    load_confidence: float = 0.0
 
     @classmethod
     def missing(cls, reason: str) -> Figure:
@@ -129,8 +133,13 @@ class Figure:
 
     def bounds(self, confidence: float) -> tuple[float, float] | str:
         """Return the one-sided bounds, each of which errs with ``1 - confidence``, or why there are none."""
-        if self.value is None:
+        if self.value is None and self.load_bounds is None:
             return self.reason or "there is no value"
+        if self.load_bounds is not None:
+            if confidence > self.load_confidence + 1e-12:
+                return f"its bounds hold with {self.load_confidence:.0%}, {confidence:.2%} is asked for"
+            return self.load_bounds
+        assert self.value is not None
         if self.basis == "exact":
             return self.value, self.value
         if self.basis == "starts":

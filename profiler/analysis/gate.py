@@ -25,6 +25,7 @@ from profiler.analysis.gate_fidelity import fidelity_line
 from profiler.analysis.policy import Node, Policy, Requirement, RequirementGroup
 from profiler.analysis.ranking import ranking, score
 from profiler.analysis.remedy import served_remedy, sweep_command
+from profiler.analysis.served import fits_served, served_figure, why_none_fits
 from profiler.analysis.verdict import CandidateVerdict, Judged, JudgedNode, Line, Overall, Verdict, combined
 from profiler.errors import nearest
 from profiler.results.read import Run, printable
@@ -141,26 +142,44 @@ class _Judge:
     def requirement(self, requirement: Requirement, error: float) -> JudgedNode:
         """Judge a requirement on every case that it means."""
         selector = requirement.case
-        # Memory does not depend on the work, and served cases have no offline batch.
-        about_model = requirement.served or requirement.metric.name in CAPACITY
+        if requirement.served:
+            return self._served(requirement, error)
+        # Memory does not depend on the work.
+        about_model = requirement.metric.name in CAPACITY
         fits = selector.fits_model if about_model else selector.fits
-        cases = [case for case in self.candidate.cases if fits(case.spec)]
+        cases = [case for case in self.candidate.cases if case.spec.load is None and fits(case.spec)]
         if not cases:
             return self._no_case(requirement, error)
         if len(cases) > MOST_MATCHES:
             why = f"{len(cases)} cases fit, more than {MOST_MATCHES}: say which ones in case"
             return _undecided(requirement, error, str(selector), cases[0].spec.case_id, why, None)
-        if requirement.served:
-            remedy = served_remedy(requirement)
-            why = "no run holds a served measurement"
-            return _undecided(requirement, error, str(selector), cases[0].spec.case_id, why, remedy)
         groups = capacity_groups(cases) if about_model else [[case] for case in cases]
         each = error / len(groups) if requirement.matching == "any" else error
         lines = tuple(self._line(requirement, group, each) for group in groups)
-        if len(lines) == 1:
-            return lines[0]
-        outcome = combined(requirement.matching, [line.outcome for line in lines])
-        return Judged(requirement.id, requirement.matching, outcome, lines)
+        return _together(requirement, lines)
+
+    def _served(self, requirement: Requirement, error: float) -> JudgedNode:
+        """Judge a requirement at a number of users on every served case that it means."""
+        cases = [case for case in self.candidate.cases if fits_served(requirement, case.spec)]
+        remedy = served_remedy(requirement)
+        if not cases:
+            specs = [case.spec for case in self.candidate.cases]
+            # Only with a case of the model a requirement says something about this candidate.
+            about = next((spec.case_id for spec in specs if requirement.case.fits_model(spec)), None)
+            why = printable(why_none_fits(requirement, specs))
+            return _undecided(requirement, error, str(requirement.case), about, why, remedy)
+        each = error / len(cases) if requirement.matching == "any" else error
+        lines = []
+        for case in cases[:MOST_MATCHES]:
+            if case.status == "ok":
+                figure = served_figure(requirement, case, 1 - each)
+                line = self._decided(requirement, case, figure, each)
+            else:
+                line = self._not_measured(requirement, case, each)
+            # A sweep of offline batches would not decide it.
+            undecided = line.outcome == "undecided"
+            lines.append(replace(line, remedy=remedy if undecided else line.remedy, command=None))
+        return _together(requirement, tuple(lines))
 
     def _no_case(self, requirement: Requirement, error: float) -> Line:
         there = {case.spec.scenario for case in self.candidate.cases}
@@ -263,6 +282,7 @@ class _Judge:
         if outcome != "undecided":
             side = {"pass": "meets", "fail": "misses"}[outcome]
             what = "the figure" if figure.basis in ("exact", "largest") else "the whole interval"
+            what = "the bound over its requests" if figure.basis == "load" else what
             return replace(line, outcome=outcome, why=f"{what} {side} the limit")
         why = "the limit lies inside the interval"
         if figure.predicted:
@@ -290,6 +310,13 @@ class _Judge:
         return replace(
             line, why=why, remedy=remedy, command=sweep_command(requirement, self.candidate, case, needed)
         )
+
+
+def _together(requirement: Requirement, lines: tuple[Line, ...]) -> JudgedNode:
+    if len(lines) == 1:
+        return lines[0]
+    outcome = combined(requirement.matching, [line.outcome for line in lines])
+    return Judged(requirement.id, requirement.matching, outcome, lines)
 
 
 def _undecided(

@@ -54,7 +54,7 @@ def blockers_of(requirement: Requirement, case: CaseEvidence, figure: Figure) ->
     for code, hint in case.flags.items():
         if requirement.flags.refuse(code):
             found.append(Blocker(f"flag {code}", hint))
-    if figure.value is not None and not figure.predicted:
+    if (figure.value is not None or figure.load_bounds is not None) and not figure.predicted:
         found += _too_little(requirement, case, figure)
     for sensor in needed.sensors:
         records = [record.measurements.get(sensor) for record in case.records]
@@ -72,6 +72,8 @@ def _too_little(requirement: Requirement, case: CaseEvidence, figure: Figure) ->
     if figure.starts < needed.min_starts:
         has = f"{figure.starts} start{'' if figure.starts == 1 else 's'}, {needed.min_starts} are required"
         found.append(Blocker(has, f"at least {needed.min_starts} starts"))
+    if figure.basis == "load":
+        return found  # trials are those of offline batches; requests are in the bounds
     try:
         starts = case.starts
     except ValueError as error:

@@ -16,7 +16,17 @@ Combine = Literal["all", "any"]
 
 DEFAULT_CONFIDENCE = 0.95
 DEFAULT_STARTS = 3
-DEFAULT_FORBIDDEN = ("interference", "drift", "not_steady", "fidelity_wrong", "fidelity_degraded")
+DEFAULT_FORBIDDEN = (
+    "interference",
+    "drift",
+    "not_steady",
+    "fidelity_wrong",
+    "fidelity_degraded",
+    "client_limited",
+    "load_not_kept",
+    "output_length",
+    "prefix_cache",
+)
 """Flags that say that the figure is not what the box does undisturbed, or not of the work it claims."""
 SENSORS = (
     "energy_j",

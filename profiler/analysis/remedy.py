@@ -62,9 +62,13 @@ def _text(value: int | None) -> str | None:
 
 
 def served_remedy(requirement: Requirement) -> str:
-    """Say what a served measurement would have to be; this version's records have none."""
-    scenario = requirement.case.scenario or "the scenario"
-    return (
-        f"a served measurement of {scenario} at {requirement.users} users; runs of this version hold "
-        "offline batches only"
-    )
+    """Return the ``aiprof load`` that measures what a requirement at a number of users is about."""
+    words = ["aiprof", "load", "URL", "--scenario", requirement.case.scenario or "NAME"]
+    words += ["--concurrency", str(requirement.users)]
+    for metric, limit in requirement.slo:
+        words += ["--slo", f"{metric.removesuffix('_s')}={limit:g}s"]
+    if requirement.percentile is not None and requirement.limit:
+        name = requirement.metric.name.removesuffix("_s")
+        words += ["--slo", f"{name}_p{requirement.percentile:g}={requirement.limit:g}s"]
+    text = shlex.join(word if word.isprintable() else printable(word) for word in words)
+    return f"{requirement.evidence.min_starts} loads, or more requests in each: `{text} --requests 2000`"

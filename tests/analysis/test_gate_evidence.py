@@ -227,7 +227,7 @@ def test_served_and_fidelity_say_what_further_measurement_would_decide(tmp_path:
     line = one_line(tmp_path, served, run_with())
     assert line.outcome == "undecided"
     assert line.detail == "p99 at 32 users"
-    assert "served measurement of decode-128 at 32 users" in (line.remedy or "")
+    assert "aiprof load URL --scenario decode-128 --concurrency 32 --slo ttft_p99=1s" in (line.remedy or "")
     line = one_line(tmp_path, "{metric: fidelity, verdict: faithful}", run_with())
     assert line.outcome == "undecided"
     assert "fidelity check" in (line.remedy or "")
