@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import heapq
 import json
+import ssl
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,10 +81,12 @@ class TruthServer:
         self._timer: asyncio.TimerHandle | None = None
         self._count = 0
 
-    async def start(self, port: int = 0) -> int:
+    async def start(self, port: int = 0, tls: ssl.SSLContext | None = None) -> int:
         """Listen on loopback and return the port."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", port, backlog=4096)
+        self._server = await loop.create_server(
+            lambda: _Connection(self), "127.0.0.1", port, backlog=4096, ssl=tls
+        )
         self.port: int = self._server.sockets[0].getsockname()[1]
         return int(self.port)
 

@@ -125,7 +125,7 @@ class Driver:
         served = served_record(
             found, spec, vitals, request.slos,
             asked_requests=self._requests(point), asked_seconds=request.seconds, warm_up=job.warm_up,
-            intended_rate_per_s=None if due is None or len(due) < 2 else float((len(due) - 1) / due[-1]),
+            intended_rate_per_s=None if due is None else _mean_rate(due),
             ceiling=self._ceiling(point, due), endpoint=self.agreement.details,
         )  # fmt: skip
         fields |= {
@@ -223,6 +223,11 @@ class Driver:
             tokenizer=request.tokenizer,
             loop=request.loop,
         )
+
+
+def _mean_rate(due: NDArray[np.float64]) -> float | None:
+    """Return the arrivals per second of a schedule, None where all are due at once."""
+    return float((len(due) - 1) / due[-1]) if len(due) > 1 and due[-1] > 0 else None
 
 
 def peak_rate(due: NDArray[np.float64]) -> float:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 from truth_server import TruthServer
+from truth_thread import serving
 
 from profiler.__main__ import main
 from profiler.results.load import load_runs
@@ -22,17 +21,8 @@ KEY = "sk-secret-0123456789"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[TruthServer]:
-    """A server in a thread, as the command has a loop of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    made = TruthServer(ttft_ms=5, gap_ms=1)
-    asyncio.run_coroutine_threadsafe(made.start(), loop).result(60)
-    yield made
-    asyncio.run_coroutine_threadsafe(made.stop(), loop).result(60)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    with serving() as made:
+        yield made
 
 
 def aiprof(*arguments: str) -> int:
