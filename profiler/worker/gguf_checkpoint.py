@@ -13,7 +13,8 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import gguf
 import numpy as np
 
-from .numpy_weights import NumpyWeights
+from .fidelity_weights import recipe
+from .numpy_weights import NumpyWeights, to_bf16
 
 _ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen3_moe": "qwen3moe"}
 _STORAGE = {
@@ -50,14 +51,15 @@ class _Tensor:
         self.name, self.sources, self.shape, self.heads, self.wide = name, sources, shape, heads, wide
 
 
-def write(path: str, architecture: Dict[str, Any], weight_format: str, seed: int) -> None:
+def write(path: str, architecture: Dict[str, Any], weight_format: str, kind: str, seed: int) -> None:
     """Write the checkpoint; a file of that name is replaced only by a complete one.
 
     Args:
         path: of the file.
         architecture: fields of ``Architecture`` as JSON.
         weight_format: ``bf16``, ``fp16`` or ``fp32``.
-        seed: of the random weights.
+        kind: ``random`` (as for throughput) or ``fidelity`` (see :mod:`fidelity_weights`).
+        seed: of the weights.
 
     Raises:
         OSError: the disk does not take it; nothing is left behind.
@@ -69,10 +71,10 @@ def write(path: str, architecture: Dict[str, Any], weight_format: str, seed: int
     try:
         _describe(writer, architecture, weight_format)
         for tensor in tensors:
-            dtype, kind = _STORAGE["fp32" if tensor.wide else weight_format]
+            dtype, stored = _STORAGE["fp32" if tensor.wide else weight_format]
             shape = tensor.shape if len(tensor.sources) == 1 else (len(tensor.sources), *tensor.shape)
             size = math.prod(shape) * np.dtype(dtype).itemsize
-            writer.add_tensor_info(tensor.name, shape, np.dtype(dtype), size, raw_dtype=kind)
+            writer.add_tensor_info(tensor.name, shape, np.dtype(dtype), size, raw_dtype=stored)
         factors = _rope_factors(architecture)
         if factors is not None:
             writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
@@ -80,7 +82,9 @@ def write(path: str, architecture: Dict[str, Any], weight_format: str, seed: int
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for tensor in tensors:
-            writer.write_tensor_data(_data(tensor, weights, "fp32" if tensor.wide else weight_format))
+            storage = "fp32" if tensor.wide else weight_format
+            recipe_of = architecture if kind == "fidelity" else None
+            writer.write_tensor_data(_data(tensor, weights, storage, recipe_of))
         if factors is not None:
             writer.write_tensor_data(factors)
         writer.close()
@@ -91,13 +95,28 @@ def write(path: str, architecture: Dict[str, Any], weight_format: str, seed: int
             os.unlink(partial)
 
 
-def _data(tensor: _Tensor, weights: NumpyWeights, weight_format: str) -> Any:
+def _data(
+    tensor: _Tensor, weights: NumpyWeights, weight_format: str, recipe_of: Optional[Dict[str, Any]]
+) -> Any:
     dtype, _ = _STORAGE[weight_format]
     data = np.empty((len(tensor.sources), *tensor.shape), dtype)
     for at, source in enumerate(tensor.sources):
-        weights.fill(source, data[at], weight_format)
+        if recipe_of is None:
+            weights.fill(source, data[at], weight_format)
+        else:
+            values = _after_recipe(source, tensor.shape, weights, recipe_of)
+            data[at] = to_bf16(values) if weight_format == "bf16" else values
     values = data if len(tensor.sources) > 1 else data[0]
     return values if tensor.heads is None else _permuted(values, tensor.heads)
+
+
+def _after_recipe(name: str, shape: Tuple[int, ...], weights: NumpyWeights, arch: Dict[str, Any]) -> Any:
+    """Return a tensor of the fidelity check in float32; its values are numbers of bf16."""
+    made, values = recipe(name, shape, arch), np.empty(shape, np.float32)
+    weights.fill_normal(name, values, made.deviation, made.mean)
+    if made.rows is not None:
+        values *= np.array(made.rows, np.float32).reshape(-1, *[1] * (len(shape) - 1))
+    return values
 
 
 def _permuted(values: Any, heads: int) -> Any:

@@ -7,11 +7,12 @@ import fcntl
 import hashlib
 import json
 import os
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import llama_cpp
 
 from . import gguf_checkpoint
+from .fidelity_weights import SCHEME as FIDELITY_SCHEME
 from .llamacpp_support import FORMATS
 from .protocol import EngineError
 from .weight_recipe import SCHEME
@@ -19,6 +20,10 @@ from .weight_recipe import SCHEME
 _KEPT = 4  # files of random weights; the oldest goes when there are more
 _QUANTISED = {"q8_0": 7, "q4_0": 2}  # llama_ftype (llama.h)
 _VERSION = "1"  # of what is written
+_WORDS = {
+    "random": f"random, {SCHEME}",
+    "fidelity": f"generated for the fidelity check, {FIDELITY_SCHEME}",
+}
 
 
 def find(request: Dict[str, Any]) -> Tuple[str, str]:
@@ -30,21 +35,21 @@ def find(request: Dict[str, Any]) -> Tuple[str, str]:
     weights, weight_format = request["weights"], request["formats"]["weight_format"]
     if weight_format not in FORMATS:
         raise EngineError("unsupported", f"the llamacpp engine has no weights in {weight_format}")
-    if weights.get("kind") != "random":
-        raise EngineError("unsupported", "the llamacpp engine runs random weights only")
-    path = _random(request["architecture"], weight_format, weights["seed"])
-    return path, f"random, {SCHEME}, seed {weights['seed']}, written as GGUF"
+    if weights.get("kind") not in _WORDS:
+        raise EngineError("unsupported", "the llamacpp engine runs generated weights only")
+    path = _generated(request["architecture"], weight_format, weights["kind"], weights["seed"])
+    return path, f"{_WORDS[weights['kind']]}, seed {weights['seed']}, written as GGUF"
 
 
-def _random(architecture: Dict[str, Any], weight_format: str, seed: int) -> str:
+def _generated(architecture: Dict[str, Any], weight_format: str, kind: str, seed: int) -> str:
     plain = weight_format if weight_format not in _QUANTISED else "bf16"
     try:
-        base, path = (_cached(architecture, name, seed) for name in (plain, weight_format))
+        base, path = (_cached([architecture, name, kind, seed]) for name in (plain, weight_format))
         with _alone():
             if not os.path.exists(path):
                 _make_room()
                 if not os.path.exists(base):
-                    gguf_checkpoint.write(base, architecture, plain, seed)
+                    gguf_checkpoint.write(base, architecture, plain, kind, seed)
                 if path != base:
                     _quantise(base, path, weight_format)
                     os.unlink(base)
@@ -79,9 +84,9 @@ def _folder() -> str:
     return folder
 
 
-def _cached(architecture: Dict[str, Any], weight_format: str, seed: int) -> str:
-    what = [_VERSION, SCHEME, architecture, weight_format, seed]
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+def _cached(what: List[Any]) -> str:
+    text = json.dumps([_VERSION, SCHEME, FIDELITY_SCHEME, *what], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
     return os.path.join(_folder(), f"{digest[:32]}.gguf")
 
 

@@ -62,7 +62,7 @@ class LlamaCppEngine:
         self.unload({})
         if request["device"] != "cpu":
             raise EngineError("device", f"the llamacpp engine runs on the CPU, not on {request['device']}")
-        options = _options(request.get("options") or {})
+        options = _options(request.get("options") or {}, request["formats"]["kv_dtype"])
         batch, tokens = _positive(request, "max_batch"), _positive(request, "max_tokens")
         prepared = time.perf_counter()
         path, weights = gguf_files.find(request)
@@ -153,6 +153,34 @@ class LlamaCppEngine:
             result["output_ids"] = ids
         return result
 
+    def score(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        """Return logits along given or greedy tokens; see :func:`scoring.score` for request and result."""
+        if self._context is None:
+            raise EngineError("bad_request", "score before load")
+        prompts, steps = request["prompt_ids"], request["output_tokens"]
+        self._check(prompts, steps)
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
+        result: Dict[str, Any] = {name: [[] for _ in prompts] for name in _SCORES}
+        ahead = [list(prompt) for prompt in prompts]
+        position = 0
+        for step in range(steps):
+            width = len(ahead[0])
+            self._fill([(token, position + at, row, at == width - 1)
+                        for row, tokens in enumerate(ahead) for at, token in enumerate(tokens)])  # fmt: skip
+            self._decode()
+            position += width
+            for row, forced in enumerate(request["forced_ids"]):
+                found = self._logits(row * width + width - 1)
+                wanted = request.get("score_ids")
+                picked = _highest(found, request["top"]) if wanted is None else wanted[row][step]
+                chosen = int(found.argmax())
+                values = (chosen, list(picked), found[picked].tolist(), _log_sum_exp(found))
+                for at, name in enumerate(_SCORES):
+                    result[name][row].append(values[at])
+                if step + 1 < steps:
+                    ahead[row] = [chosen if forced is None else forced[step]]
+        return result
+
     def _fill(self, rows: List[Any]) -> None:
         """Put (token, position, sequence, whether logits are wanted) into the batch."""
         batch = self._batch
@@ -230,13 +258,26 @@ class LlamaCppEngine:
             raise EngineError("bad_request", f"a token id is outside the vocabulary of {self._vocabulary}")
 
 
+_SCORES = ("tokens", "ids", "logits", "log_sum_exp")
+
+
+def _highest(logits: Any, count: int) -> List[int]:
+    places: List[int] = np.argsort(-logits)[:count].tolist()
+    return places
+
+
+def _log_sum_exp(logits: Any) -> float:
+    highest = float(logits.max())
+    return highest + float(np.log(np.exp(logits.astype(np.float64) - highest).sum()))
+
+
 _SAMPLING_WORDS = {
     "greedy": "greedy, timed with the step",
     "none": "none: random next tokens, as llama-bench times it",
 }
 
 
-def _options(given: Dict[str, Any]) -> Dict[str, Any]:
+def _options(given: Dict[str, Any], kv_dtype: str) -> Dict[str, Any]:
     unknown = sorted(set(given) - set(OPTIONS))
     if unknown:
         raise EngineError("bad_request", f"the llamacpp engine has no option {', '.join(unknown)}")
@@ -244,7 +285,8 @@ def _options(given: Dict[str, Any]) -> Dict[str, Any]:
         "threads": default_threads(),
         "sampling": "greedy",
         "n_ubatch": N_UBATCH,
-        "flash_attention": "auto",
+        # The fused kernel computes in half precision, which is not what an fp32 case asks for.
+        "flash_attention": "off" if kv_dtype == "fp32" else "auto",
     }
     options.update(given)
     for name, known in (("sampling", SAMPLING), ("flash_attention", FLASH_ATTENTION)):

@@ -7,7 +7,7 @@ from typing import Any, Dict
 import numpy as np
 
 from .protocol import EngineError
-from .weight_recipe import MAX_VALUES, MULTIPLIER_1, MULTIPLIER_2, quantiles, tensor_key
+from .weight_recipe import MAX_VALUES, MULTIPLIER_1, MULTIPLIER_2, STANDARD_DEVIATION, quantiles, tensor_key
 
 _CHUNK = 1 << 16  # hashes per chunk: scratch buffers that stay in the second-level cache
 
@@ -39,10 +39,28 @@ class NumpyWeights:
         Raises:
             EngineError: ``unsupported`` beyond 2^33 values, where the counter would repeat.
         """
-        table, flat = self._tables[dtype], destination.reshape(-1)
         if name.endswith("norm.weight"):
-            flat[:] = to_bf16(np.ones(1, np.float32)) if dtype == "bf16" else 1
+            destination[...] = to_bf16(np.ones(1, np.float32)) if dtype == "bf16" else 1
             return
+        self._fill(name, destination, self._tables[dtype])
+
+    def fill_normal(self, name: str, destination: Any, deviation: float, mean: float = 0.0) -> None:
+        """Write the same normal numbers with another deviation and mean, rounded to bf16.
+
+        Args:
+            name: as for :meth:`fill`, but norms are nothing special here.
+            destination: contiguous array of float32.
+            deviation: standard deviation.
+            mean: mean.
+
+        Raises:
+            EngineError: as :meth:`fill`.
+        """
+        exact = np.array(quantiles(), dtype=np.float64) * (deviation / STANDARD_DEVIATION) + mean
+        self._fill(name, destination, from_bf16(to_bf16(exact.astype(np.float32))))
+
+    def _fill(self, name: str, destination: Any, table: Any) -> None:
+        flat = destination.reshape(-1)
         if flat.size > MAX_VALUES:
             raise EngineError("unsupported", f"{name} has {flat.size} values, more than {MAX_VALUES}")
         key_0, key_1 = tensor_key(self._seed, name)
@@ -64,6 +82,11 @@ def _hash(counter: Any, first: int, key_1: int) -> Any:
     x *= np.uint32(MULTIPLIER_2)
     x ^= x >> np.uint32(16)
     return x
+
+
+def from_bf16(bits: Any) -> Any:
+    """Return the float32 values of bits of bf16."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 def to_bf16(values: Any) -> Any:

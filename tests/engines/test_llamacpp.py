@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import architectures
+import numpy as np
 import pytest
 
 from profiler.backends.base import Device
@@ -92,6 +93,37 @@ def test_its_tokens_are_those_of_the_torch_engine(
     _, found = generate(tmp_path, "llamacpp", PYTHON, arch, "fp32")
     _, expected = generate(tmp_path, "torch", sys.executable, arch, "fp32")
     assert found == expected
+
+
+@needs_llamacpp
+@pytest.mark.torch
+@pytest.mark.parametrize("arch", architectures.SMALL[:3], ids=lambda arch: arch.family)
+def test_its_logits_are_those_of_the_torch_engine_on_the_weights_of_the_fidelity_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: Architecture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    prompts = [[(7 * at + row) % arch.vocab_size for at in range(30)] for row in range(2)]
+    forced = [[(11 * at) % arch.vocab_size for at in range(5)], None]
+    asked = {"prompt_ids": prompts, "output_tokens": 6, "forced_ids": forced, "top": 5}
+    expected = scored(tmp_path, "torch", sys.executable, arch, asked)
+    found = scored(tmp_path, "llamacpp", PYTHON, arch, asked | {"score_ids": expected["ids"]})
+    assert found["tokens"] == expected["tokens"]
+    assert np.allclose(found["logits"], expected["logits"], atol=1e-4)
+    assert np.allclose(np.ravel(found["log_sum_exp"]), np.ravel(expected["log_sum_exp"]), atol=1e-4)
+
+
+def scored(
+    folder: Path, engine: str, python: str, arch: Architecture, asked: dict[str, Any]
+) -> dict[str, Any]:
+    with WorkerProcess(python, folder / "worker.log") as worker:
+        worker.request("hello", 120, engine=engine, options={})
+        worker.request(
+            "load", 120, start=0, architecture=dataclasses.asdict(arch),
+            weights={"kind": "fidelity", "seed": 5}, device="cpu",
+            formats=dataclasses.asdict(formats_for("fp32")), max_batch=2, max_tokens=48,
+            options={"threads": 1},
+        )  # fmt: skip
+        return worker.request("score", 120, **asked)
 
 
 @needs_llamacpp

@@ -23,7 +23,7 @@ SUPPORTED = [arch for arch in architectures.SMALL if arch.family != "deepseek_v3
 
 def written(folder: Path, arch: Architecture, weight_format: str = "fp32") -> gguf.GGUFReader:
     path = folder / "model.gguf"
-    gguf_checkpoint.write(str(path), dataclasses.asdict(arch), weight_format, 11)
+    gguf_checkpoint.write(str(path), dataclasses.asdict(arch), weight_format, "random", 11)
     return gguf.GGUFReader(path)
 
 
