@@ -105,6 +105,8 @@ def worker_results() -> Target:
     }
 
     class Stub:
+        pid = os.getpid()
+
         def __init__(self, found: Any) -> None:
             self.found = found
 

@@ -130,8 +130,9 @@ class _Starts:
             # A repeat may not take the time without which later starts could not be made at all.
             if self._left() >= seconds / 2 + (remaining - 1) * max(self.least_s, seconds / 2):
                 first = self.outcomes[-1]
+                codes = tuple(dict.fromkeys(flag.code for flag in flags))
                 flags = self._one(self._share(remaining))
-                first.record = first.record.model_copy(update={"used": False})
+                first.record = first.record.model_copy(update={"used": False, "replaced_for": codes})
             else:
                 late = "; there was no time to repeat it"
                 flags = [flag.model_copy(update={"text": flag.text + late}) for flag in flags]

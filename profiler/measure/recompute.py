@@ -20,6 +20,7 @@ from profiler.measure.derive import figures_of
 from profiler.measure.extrapolate import all_specs, extrapolated
 from profiler.measure.fidelity import fidelity_flags
 from profiler.measure.recorded import disturbed, recorded_starts
+from profiler.measure.start_watch import LASTING
 from profiler.measure.summary import flags
 from profiler.models.architecture import Architecture
 from profiler.models.formats import Formats
@@ -242,7 +243,9 @@ def _start_faults(run: RunRecord, case: CaseRecord) -> Iterator[Difference]:
         if (floor.device_key, floor.engine) == (case.spec.device_key, case.spec.engine)
     )
     for start in case.starts:
-        if not start.used and not (run.settings.repeat_on_interference and disturbed(start, floor)):
+        # What the probes say is worked out again; what else was seen is taken as recorded.
+        seen = disturbed(start, floor) or bool(set(start.replaced_for) - LASTING - {"interference"})
+        if not start.used and not (run.settings.repeat_on_interference and seen):
             yield Difference("starts", f"start {start.index} was left out without having been disturbed")
     if any(disturbed(start, floor) for start in used):
         yield from without_flags(case, {"interference"})

@@ -143,6 +143,7 @@ class StartRecord(Record):
         details: what the engine says about how it runs.
         memory: what was read of the memory, or None where nothing was.
         box: what was seen of the box during the measured trials, or None where nothing was looked at.
+        replaced_for: codes of what disturbed it, where a repeat counts in its place.
     """
 
     index: Count
@@ -156,6 +157,7 @@ class StartRecord(Record):
     energy_j: Finite | None
     measured_s: Finite
     details: Details
+    replaced_for: tuple[Name, ...] = ()
     memory: MemoryReadings | None = None
     box: BoxReadings | None = None
 

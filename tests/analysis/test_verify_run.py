@@ -73,6 +73,29 @@ def test_every_metric_can_be_made_again_or_says_why_not(tmp_path: Path) -> None:
     assert "sustained_ratio" in read_run(soaked).cases[0].measurements
 
 
+def test_a_start_that_was_repeated_for_what_the_watch_saw_is_no_forgery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import profiler.measure.case as case_module
+    from profiler.measure.start import measure_start as measure
+    from profiler.results.schema import Flag
+
+    def disturbed_once(context: Any, index: int, seconds: float) -> Any:
+        outcome = measure(context, index, seconds)
+        if index == 0:
+            outcome.watch.flags.append(Flag(code="foreign_cpu", text="somebody else", hint="stop it"))
+        return outcome
+
+    monkeypatch.setattr(case_module, "measure_start", disturbed_once)
+    path = make_run(tmp_path / "run", preset="standard", models=("qwen2.5-0.5b",), starts=2, budget_s=600.0)
+    (case,) = read_run(path).cases
+    assert [start.used for start in case.starts] == [False, True, True]
+    assert case.starts[0].replaced_for == ("foreign_cpu",)
+    assert verify_run(path).state == "verified"
+    edit_case(path, lambda fields: fields["starts"][0].update(replaced_for=[]))
+    assert "starts" in figures(verify_run(path))
+
+
 def test_any_changed_byte_of_any_file_is_noticed_and_its_file_named(
     signed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
