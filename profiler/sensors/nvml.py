@@ -7,7 +7,9 @@ have all come back as :class:`Unavailable`.
 
 from __future__ import annotations
 
+import ctypes
 import time
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -86,6 +88,24 @@ class Nvml:
             return function(*arguments)
         except self._module.NVMLError as error:
             return self._refusal(call, error)
+
+    def counter(self, call: str, handle: Any) -> Callable[[], int | Unavailable]:
+        """Return a reader of an unsigned 64-bit number that is fit to be called a hundred times per second.
+
+        It does what ``pynvml`` does, with everything prepared that can be; only after :meth:`open`.
+        """
+        function = getattr(self._module.nvmlLib, call, None)
+        if function is None:
+            missing = self.ask(call, handle)  # which says so in words
+            return lambda: missing
+        value = ctypes.c_uint64()
+        where = ctypes.byref(value)
+
+        def read() -> int | Unavailable:
+            code = function(handle, where)
+            return self._refusal(call, self._module.NVMLError(code)) if code else value.value
+
+        return read
 
     @property
     def simulated(self) -> bool:

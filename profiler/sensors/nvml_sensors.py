@@ -198,8 +198,9 @@ class NvmlSensors:
             return partial(_throttle, self._nvml, handle)
         if quantity == "processes":
             return partial(_processes, self._nvml, handle)
+        if quantity == "energy":
+            return _whole(self._nvml.counter("nvmlDeviceGetTotalEnergyConsumption", handle))
         calls: dict[str, tuple[str, tuple[int, ...]]] = {
-            "energy": ("nvmlDeviceGetTotalEnergyConsumption", ()),
             "power_usage": ("nvmlDeviceGetPowerUsage", ()),
             "sm_clock": ("nvmlDeviceGetClockInfo", (CLOCK_SM,)),
             "memory_clock": ("nvmlDeviceGetClockInfo", (CLOCK_MEMORY,)),
@@ -221,11 +222,11 @@ def _whole(ask: Callable[[], Any]) -> Read:
 
     def read() -> int | Unavailable:
         value = ask()
-        if isinstance(value, Unavailable):
-            return value
+        if type(value) is not int:
+            return value if isinstance(value, Unavailable) else int(value)
         if value == _ALL_ONES:
             return Unavailable("implausible", "the driver answers 'not available' as if it were a number")
-        return int(value)
+        return value
 
     return read
 

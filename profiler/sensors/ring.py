@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import tempfile
+from collections.abc import Callable
 
 _RECORD = 4  # t_before_ns, t_after_ns, raw, failure
 _WORD = 8
+_LAYOUT = struct.Struct("=4q")
 
 
 class Ring:
@@ -30,16 +33,25 @@ class Ring:
         self._words = memoryview(self._map).cast("q")
         self._stride = 1 + capacity * _RECORD
 
-    def write(self, channel: int, t_before_ns: int, t_after_ns: int, raw: int, failure: int) -> None:
-        """Append a record; the oldest is overwritten when the ring is full."""
-        words, base = self._words, channel * self._stride
-        count = words[base]
-        at = base + 1 + count % self.capacity * _RECORD
-        words[at] = t_before_ns
-        words[at + 1] = t_after_ns
-        words[at + 2] = raw
-        words[at + 3] = failure
-        words[base] = count + 1
+    def writer(self, channel: int) -> Callable[[int, int, int, int], None]:
+        """Return a function that appends (t_before_ns, t_after_ns, raw, failure) to one ring.
+
+        The oldest record is overwritten when the ring is full. It runs a hundred times per second, so what
+        can be worked out beforehand is.
+        """
+        words, memory, capacity = self._words, self._map, self.capacity
+        place = channel * self._stride
+        first = (place + 1) * _WORD
+        pack, size = _LAYOUT.pack_into, _LAYOUT.size
+        count = words[place]
+
+        def write(t_before_ns: int, t_after_ns: int, raw: int, failure: int) -> None:
+            nonlocal count
+            pack(memory, first + count % capacity * size, t_before_ns, t_after_ns, raw, failure)
+            count += 1
+            words[place] = count
+
+        return write
 
     def read(self, channel: int, since: int) -> tuple[int, bytes]:
         """Return (the count of all records so far, the records from number ``since`` on).

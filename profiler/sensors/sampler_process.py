@@ -67,61 +67,86 @@ def _open(source: Mapping[str, Any]) -> dict[str, Read | Unavailable]:
 
 
 class _Channel:
-    """One sensor to read: its ring, its function, and when it is due."""
+    """One sensor to read: where its reads go, its function, and its pace."""
 
     def __init__(self, number: int, read: Read, poll_hz: float) -> None:
         self.number = number
         self.read = read
         self.period_ns = round(1e9 / poll_hz)
+
+
+class _Group:
+    """Sensors that are read together: one wake-up, one look at the clock in between for all of them."""
+
+    def __init__(self, period_ns: int, reads: list[Callable[[], None]]) -> None:
+        self.period_ns = period_ns
+        self.reads = reads
         self.due_ns = 0
 
 
 class _Loop:
-    """Reads the sensors of one source, each at its own pace."""
+    """Reads the sensors of one source, those of equal pace together."""
 
     def __init__(self, ring: Ring, channels: list[_Channel]) -> None:
         self._ring = ring
         self._channels = channels
-        self._fastest_ns = min(channel.period_ns for channel in channels)
 
     def run(
         self, clock: Callable[[], int] = time.monotonic_ns, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         """Sample for ever, or until a clock of a test raises."""
-        fast = [channel for channel in self._channels if channel.period_ns == self._fastest_ns]
-        if self._fastest_ns <= _BURST_NS:
+        by_pace: dict[int, list[Callable[[], None]]] = {}
+        for channel in self._channels:
+            read = _recorded(channel.read, self._ring.writer(channel.number), clock)
+            by_pace.setdefault(channel.period_ns, []).append(read)
+        groups = [_Group(period_ns, by_pace[period_ns]) for period_ns in sorted(by_pace)]
+        fastest = groups[0]
+        if fastest.period_ns <= _BURST_NS:
             end_ns = clock() + _BURST_NS
             while clock() < end_ns:
-                for channel in fast:
-                    self._read(channel, clock)
+                for read in fastest.reads:
+                    read()
         start_ns = clock()
-        for channel in self._channels:
-            channel.due_ns = start_ns
+        for group in groups:
+            group.due_ns = start_ns
         while True:
             now_ns = clock()
-            next_ns = now_ns + self._fastest_ns
-            for channel in self._channels:
-                if channel.due_ns <= now_ns:
-                    self._read(channel, clock)
+            next_ns = now_ns + fastest.period_ns
+            for group in groups:
+                if group.due_ns <= now_ns:
+                    for read in group.reads:
+                        read()
                     # On time again after a pause, without a burst of reads to catch up.
-                    late = max(0, now_ns - channel.due_ns) // channel.period_ns
-                    channel.due_ns += (late + 1) * channel.period_ns
-                next_ns = min(next_ns, channel.due_ns)
+                    group.due_ns += ((now_ns - group.due_ns) // group.period_ns + 1) * group.period_ns
+                if group.due_ns < next_ns:
+                    next_ns = group.due_ns
             pause_ns = next_ns - clock()
             if pause_ns > 0:
                 sleep(pause_ns * 1e-9)
 
-    def _read(self, channel: _Channel, clock: Callable[[], int]) -> None:
+
+def _recorded(
+    read: Read, write: Callable[[int, int, int, int], None], clock: Callable[[], int]
+) -> Callable[[], None]:
+    """Return a function that reads a sensor once and writes down what came of it."""
+
+    def once() -> None:
         before_ns = clock()
         try:
-            value = channel.read()
+            value = read()
         except Exception:  # a fault of the source; the failure is recorded, sampling goes on
-            value = Unavailable("unknown", "the source failed")
+            value = _FAILED
         after_ns = clock()
-        if isinstance(value, Unavailable):
-            self._ring.write(channel.number, before_ns, after_ns, 0, failure_number(value.code))
+        if type(value) is int:
+            write(before_ns, after_ns, value, 0)
         else:
-            self._ring.write(channel.number, before_ns, after_ns, value, 0)
+            assert isinstance(value, Unavailable)
+            write(before_ns, after_ns, 0, failure_number(value.code))
+
+    return once
+
+
+_FAILED = Unavailable("unknown", "the source failed")
 
 
 if __name__ == "__main__":

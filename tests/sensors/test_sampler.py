@@ -232,15 +232,16 @@ def test_the_ring_gives_each_read_once_and_the_newest_when_it_ran_over() -> None
         count, raw = shared.read(1, since)
         return count, np.frombuffer(raw, dtype=np.int64).reshape(-1, 4)[:, 2].tolist()
 
+    write = shared.writer(1)
     for value in range(5):
-        shared.write(1, value, value, value, 0)
+        write(value, value, value, 0)
     assert taken(0) == (5, [0, 1, 2, 3, 4])
     assert taken(5) == (5, [])
     for value in range(5, 11):
-        shared.write(1, value, value, value, 0)
+        write(value, value, value, 0)
     assert taken(5) == (11, [5, 6, 7, 8, 9, 10])
     for value in range(11, 30):
-        shared.write(1, value, value, value, 0)
+        write(value, value, value, 0)
     # The slot that the writer would fill next is not to be trusted.
     assert taken(11) == (30, list(range(23, 30)))
     assert shared.read(0, 0) == (0, b"")
