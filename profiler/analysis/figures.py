@@ -203,7 +203,7 @@ def _speed(name: str, case: CaseEvidence) -> Figure:
     values = [times[name](start) for start in case.starts]
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
-        return _no_value(name, case, "the scenario has no decode phase" if values else "no start counts")
+        return _no_value(name, case, "it has no such phase of its own" if values else "no start counts")
     return _checked_against_record(name, case, tuple(known), rates.get(name))
 
 

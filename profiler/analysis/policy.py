@@ -26,6 +26,7 @@ DEFAULT_FORBIDDEN = (
     "load_not_kept",
     "output_length",
     "prefix_cache",
+    "dummy_weights",
 )
 """Flags that say that the figure is not what the box does undisturbed, or not of the work it claims."""
 SENSORS = (

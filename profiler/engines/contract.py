@@ -26,7 +26,7 @@ ANSWERS: dict[str, dict[str, tuple[type, ...]]] = {
     },
     "run": {
         "submit_ns": (int,),
-        "first_token_ns": (int,),
+        "first_token_ns": (int, NoneType),
         "last_token_ns": (int,),
         "step_ns": (list, NoneType),
         "output_sha256": (str,),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,6 +97,10 @@ class MeasuredStart(Protocol):
     @property
     def record(self) -> StartRecord:
         """The start as it stands in the record."""
+
+    @property
+    def trials(self) -> Sequence[TrialRecord]:
+        """All trials, warm-up included."""
 
     @property
     def decision(self) -> Decision:

@@ -86,10 +86,12 @@ def readings(loaded: dict[str, Any], memory: dict[str, Any], seen: Samples) -> M
         seen: samples of the memory in use on device and host, bytes.
     """
     capacity, copies = memory.get("kv_capacity_tokens"), loaded.get("weight_copies_bytes")
+    held = loaded.get("kv_cache_tokens")
     return MemoryReadings(
         weights_bytes=loaded["weights_bytes"],
         weight_copies_bytes=copies if _is_count(copies) else None,
         kv_cache_bytes=loaded["kv_cache_bytes"],
+        kv_cache_tokens=held if _is_count(held) else None,
         peak_engine_bytes=memory["engine_peak_bytes"],
         no_peak_reason=memory.get("engine_peak_reason"),
         peak_process_bytes=memory["peak_process_bytes"],
@@ -154,7 +156,8 @@ def _tokens(spec: CaseSpec, read: MemoryReadings) -> int | str:
         return "the engine does not say how much memory of the device is free"
     if read.kv_cache_bytes <= 0:
         return "the engine reports no cache"
-    per_token = read.kv_cache_bytes / (spec.batch * (spec.prompt_tokens + spec.output_tokens))
+    held = read.kv_cache_tokens or spec.batch * (spec.prompt_tokens + spec.output_tokens)
+    per_token = read.kv_cache_bytes / held
     free = read.device_free_bytes + read.kv_cache_bytes - _released_activations(read)
     return max(0, int(free / per_token))
 

@@ -12,6 +12,7 @@ from profiler.measure.energy_book import EnergyBook
 from profiler.measure.peak_power import highest_second
 from profiler.measure.sensing import VIRTUAL_TIME, Sensing
 from profiler.results.schema import CaseSpec, EnergyRecord
+from profiler.results.sensor_record import Phase
 from profiler.sensors.base import Energy
 from profiler.sensors.meters import DEVICE, Meter
 
@@ -19,10 +20,10 @@ _MOST_WINDOWS = 24
 
 
 class Run(NamedTuple):
-    """Stamps of one batch of requests, CLOCK_MONOTONIC ns."""
+    """Stamps of one batch of requests, CLOCK_MONOTONIC ns; ``first_ns`` is None where phases were mixed."""
 
     submit_ns: int
-    first_ns: int
+    first_ns: int | None
     last_ns: int
 
 
@@ -93,6 +94,8 @@ class _Phases:
         if spec.output_tokens == 1:
             return [*found, book.record("prefill", whole, worked, active_s(runs), made * spec.prompt_tokens)]
         prefills = self.done.prefills
+        if any(run.first_ns is None for run in runs):
+            return [*found, *(book.record(phase, whole, MIXED, 0.0, None) for phase in _SPLIT)]
         energy, part = self._prefill(whole)
         tokens = len(prefills) * spec.batch * spec.prompt_tokens
         found.append(book.record("prefill", energy, part, active_s(prefills), tokens))
@@ -127,7 +130,7 @@ class _Phases:
         self, runs: Sequence[Run], whole: Energy, worked: Amount | Unavailable, prefill: Amount | Unavailable
     ) -> EnergyRecord:
         """Return the energy of decoding: of the decode windows, or what prefill leaves of whole requests."""
-        seconds = sum(run.last_ns - run.first_ns for run in runs) * 1e-9
+        seconds = sum(run.last_ns - _first(run) for run in runs) * 1e-9
         tokens = len(runs) * self.spec.batch * (self.spec.output_tokens - 1)
         inside = None if whole.joules is None else self._inside(runs, seconds)
         left = None
@@ -144,7 +147,7 @@ class _Phases:
     def _inside(self, runs: Sequence[Run], seconds: float) -> Amount | None:
         """Return the energy of all decode windows, from some of them where there are many."""
         chosen = runs[:: -(-len(runs) // _MOST_WINDOWS)]
-        found = added(_until_missing(self._energy(run.first_ns, run.last_ns) for run in chosen))
+        found = added(_until_missing(self._energy(_first(run), run.last_ns) for run in chosen))
         if found is None or len(chosen) == len(runs):
             return found
         scale = seconds / found.seconds
@@ -165,7 +168,12 @@ class _Phases:
     def _step_s(self) -> float | None:
         steps = self.spec.output_tokens - 1
         run = self.done.trials[0]
-        return (run.last_ns - run.first_ns) * 1e-9 / steps if steps else None
+        return (run.last_ns - _first(run)) * 1e-9 / steps if steps else None
+
+
+def _first(run: Run) -> int:
+    """Return the stamp of the first token, or the beginning where there is none apart."""
+    return run.submit_ns if run.first_ns is None else run.first_ns
 
 
 def _length_ns(runs: Sequence[Run]) -> int:
@@ -182,6 +190,8 @@ def _until_missing(energies: Iterable[Energy]) -> list[Energy]:
     return found
 
 
+MIXED = Unavailable("phases_mixed", "the engine mixed prefill and decode", "fewer prompt tokens at once")
+_SPLIT: tuple[Phase, Phase] = ("prefill", "decode")
 _NO_REST = Unavailable(
     "window_too_short", "the case had no time to rest with the model loaded", "give a larger --budget"
 )

@@ -8,7 +8,7 @@ from statistics import median
 
 from profiler.measure.interference import interference_flag
 from profiler.measure.steady import WarmUp, flags_after
-from profiler.measure.stop import Decision, decide
+from profiler.measure.stop import Decision, decide, judged_times
 from profiler.results.schema import CaseRecord, EnergyRecord, NoiseFloor, StartRecord, TrialRecord
 
 
@@ -50,13 +50,8 @@ def recorded_starts(case: CaseRecord, target_relative_half_width: float) -> tupl
 def _recorded(start: StartRecord, case: CaseRecord, target: float) -> RecordedStart:
     own = tuple(trial for trial in case.trials if trial.start == start.index)
     measured = [trial for trial in own if not trial.warm_up]
-    decode = [trial.decode_s for trial in measured if trial.decode_s is not None]
     # The end of the time is the one reason to stop that leaves no trace in the trials.
-    decisions = [
-        decide(times, target, 0.0, 1.0)
-        for times in ([trial.prefill_s for trial in measured], decode)
-        if times or not measured
-    ]
+    decisions = [decide(times, target, 0.0, 1.0) for times in judged_times(measured) or [[]]]
     decision = max(decisions, key=lambda found: found.estimate.relative_half_width or 0.0)
     warm_up = _warm_up(trial.e2e_s for trial in own if trial.warm_up)
     times = [trial.e2e_s for trial in measured]

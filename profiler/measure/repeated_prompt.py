@@ -47,6 +47,8 @@ def tokens_to_repeat(trial: TrialRecord, output_tokens: int, seconds: float) -> 
     """
     if trial.e2e_s <= WHOLE_SHARE * seconds:
         return output_tokens
+    if trial.prefill_s is None:  # mixed phases: a repeat up to the first token has nothing to be held against
+        return None
     return 1 if trial.prefill_s <= PREFILL_SHARE * seconds else None
 
 
@@ -55,7 +57,7 @@ def reserve_s(trial: TrialRecord, output_tokens: int, seconds: float) -> float:
     tokens = tokens_to_repeat(trial, output_tokens, seconds)
     if tokens is None:
         return 0.0
-    return trial.e2e_s if tokens == output_tokens else trial.prefill_s
+    return trial.e2e_s if tokens == output_tokens else _first_s(trial)
 
 
 def repeat_prompt(
@@ -73,7 +75,7 @@ def repeat_prompt(
     if tokens is None:
         return RepeatedPrompt(None)
     measured = [trial for trial in trials if not trial.warm_up]
-    fastest = [min(trial.prefill_s for trial in measured), min(trial.e2e_s for trial in measured)]
+    fastest = [min(_first_s(trial) for trial in measured), min(trial.e2e_s for trial in measured)]
     compared = slice(None) if tokens == output_tokens else slice(1)
     ratio = _ratio(_times(ask(True, tokens))[compared], fastest[compared])
     if ratio >= MUCH_FASTER:
@@ -93,8 +95,14 @@ def repeat_prompt(
 
 
 def _times(run: Run) -> list[float]:
-    return [(run.first_ns - run.submit_ns) / 1e9, (run.last_ns - run.submit_ns) / 1e9]
+    first_ns = run.last_ns if run.first_ns is None else run.first_ns
+    return [(first_ns - run.submit_ns) / 1e9, (run.last_ns - run.submit_ns) / 1e9]
 
 
 def _ratio(repeated: Sequence[float], fresh: Sequence[float]) -> float:
     return min(mine / other for mine, other in zip(repeated, fresh, strict=True))
+
+
+def _first_s(trial: TrialRecord) -> float:
+    """Return the time to the first token, or the whole where phases were mixed."""
+    return trial.e2e_s if trial.prefill_s is None else trial.prefill_s

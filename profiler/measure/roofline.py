@@ -9,9 +9,8 @@ from statistics import fmean
 from profiler.ceilings.matrix import matrix_ceiling_name
 from profiler.ceilings.roofline import bound, find_ceiling
 from profiler.measure.context import MeasuredStart
-from profiler.measure.energy_summary import NO_DECODE
 from profiler.measure.stats import Estimate, rate_interval
-from profiler.measure.summary import as_measurement, phase_time
+from profiler.measure.summary import as_measurement, phase_time, why_no_phase
 from profiler.results.schema import CaseSpec, Ceiling, Measurement, TrialRecord, Work
 
 NO_BANDWIDTH = "the read bandwidth was not measured with this case"
@@ -75,7 +74,7 @@ def roofline(
         names = METRICS[phase.name]
         time = phase_time(outcomes, phase.value)
         if time is None:
-            found |= {name: Measurement.missing(_unit(name), NO_DECODE) for name in names}
+            found |= {name: Measurement.missing(_unit(name), why_no_phase(outcomes)) for name in names}
             continue
         mbu, mfu, attainable, headroom = names
         found[mbu] = _share(time, phase.moved_bytes, bytes_per_s, NO_BANDWIDTH, outcomes)

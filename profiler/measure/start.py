@@ -24,7 +24,7 @@ from profiler.measure.repeated_prompt import repeat_prompt, reserve_s
 from profiler.measure.start_energy import StartEnergy
 from profiler.measure.start_watch import StartWatch
 from profiler.measure.steady import WarmUp, flags_after
-from profiler.measure.stop import Decision, decide
+from profiler.measure.stop import Decision, decide, judged_times
 from profiler.results.schema import EnergyRecord, StartRecord, TrialRecord
 from profiler.sensors.meters import DEVICE
 from profiler.workload.prompts import case_label, prompts_digest, trial_prompts, weights_seed
@@ -128,6 +128,7 @@ class _Start:
             energy_j=_joules_of_trials(energies, sum(measured)),
             measured_s=sum(measured),
             details=loaded["details"],
+            dummy_weights=loaded.get("dummy_weights") is True,
             memory=readings(loaded, memory, Samples(self.seen.device_used, self.seen.host_used)),
             box=self.watch.readings,
         )
@@ -213,27 +214,23 @@ class _Start:
     def _trials(self, worker: WorkerProcess) -> Decision:
         """Run measured trials until both phases are known well enough, or the time is up."""
         context, began = self.context, self.context.clock.now()
-        prefill: list[float] = []
-        decode: list[float] = []
+        measured: list[TrialRecord] = []
         while True:
             trial = self._trial(worker, warm_up=False)
-            prefill.append(trial.prefill_s)
-            if trial.decode_s is not None:
-                decode.append(trial.decode_s)
+            measured.append(trial)
             # Two trials are made whatever the time, or there would be no interval at all.
             kept_s = CLOSING_S + self.power.reserve_s
             if self.index == 0:
                 kept_s += reserve_s(trial, context.spec.output_tokens, self.seconds)
-            left = self.deadline - kept_s - context.clock.now() if len(prefill) > 1 else None
+            left = self.deadline - kept_s - context.clock.now() if len(measured) > 1 else None
             if context.soak_s is not None and left is not None:
                 left = began + context.soak_s - context.clock.now()
             decisions = [
                 decide(times, context.target_relative_half_width, left, trial.e2e_s)
-                for times in (prefill, decode)
-                if times
+                for times in judged_times(measured)
             ]
             worst = max(decisions, key=lambda decision: decision.estimate.relative_half_width or 0.0)
-            self._emit_trial(len(prefill), trial, worst.estimate.relative_half_width)
+            self._emit_trial(len(measured), trial, worst.estimate.relative_half_width)
             if context.soak_s is not None:
                 if left is not None and left < trial.e2e_s:
                     return worst
@@ -291,9 +288,12 @@ class _Start:
     def _checked(self, result: dict[str, Any], number: int, warm_up: bool, prompts: str) -> TrialRecord:
         """Turn the worker's stamps into a trial; stamps that cannot be true fail the case."""
         submit, first, last = _stamps(result)
+        mixed = (
+            None if first is not None else str(result.get("split_reason") or "the engine does not say why")
+        )
         steps = result.get("step_ns")
         outputs = self.context.spec.output_tokens
-        if not submit < first <= last or (outputs > 1 and first == last):
+        if not submit < (last if first is None else first) <= last or (outputs > 1 and first == last):
             raise StartFailedError("protocol", self.stage, "the engine's stamps are not in order")
         if steps is not None and len(steps) != outputs:
             raise StartFailedError(
@@ -308,9 +308,11 @@ class _Start:
             start=self.index,
             index=number,
             warm_up=warm_up,
-            prefill_s=(first - submit) / 1e9,
-            decode_s=(last - first) / 1e9 if outputs > 1 else None,
+            prefill_s=None if first is None else (first - submit) / 1e9,
+            decode_s=(last - first) / 1e9 if first is not None and outputs > 1 else None,
             e2e_s=(last - submit) / 1e9,
+            mixed=mixed,
+            preemptions=result.get("preemptions"),
             prompts_sha256=prompts,
             output_sha256=result["output_sha256"] if _SHA256.fullmatch(result["output_sha256"]) else None,
         )
@@ -323,7 +325,9 @@ class _Start:
 
     def _emit_trial(self, number: int, trial: TrialRecord, relative_half_width: float | None) -> None:
         spec = self.context.spec
-        if trial.decode_s is None:
+        if trial.prefill_s is None:
+            rate = spec.batch * spec.output_tokens / trial.e2e_s
+        elif trial.decode_s is None:
             rate = spec.batch * spec.prompt_tokens / trial.prefill_s
         else:
             rate = spec.batch * (spec.output_tokens - 1) / trial.decode_s
@@ -339,7 +343,8 @@ class _Start:
 
 
 def _stamps(result: dict[str, Any]) -> Run:
-    return Run(*(int(result[name]) for name in ("submit_ns", "first_token_ns", "last_token_ns")))
+    first = result["first_token_ns"]
+    return Run(int(result["submit_ns"]), None if first is None else int(first), int(result["last_token_ns"]))
 
 
 def _joules_of_trials(energies: Sequence[EnergyRecord], seconds: float) -> float | None:

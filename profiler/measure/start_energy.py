@@ -109,7 +109,7 @@ class StartEnergy:
             share_s -= part_s
             if done.requests and outputs > 1:
                 energy = self._sensing.energy(meter, *window(done.requests))
-        if outputs > 1:
+        if outputs > 1 and all(run.first_ns is not None for run in done.trials):
             self._row("prefill", done.prefills, request, 1, self._enough_s(meter, energy), share_s)
 
     def _row(

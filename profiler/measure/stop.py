@@ -8,12 +8,14 @@ calibrated for exactly the looks used here (docs/method.md, "Looking").
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from numpy.typing import ArrayLike
 
 from profiler.measure.stats import LOOKS, SERIAL_MIN_TRIALS, Estimate, checked, mean_interval
+from profiler.results.schema import TrialRecord
 
 FIRST_LOOK_SHARE = 0.25
 """At the first look the interval must be this much narrower than the target.
@@ -25,6 +27,19 @@ noise is far below what was asked for.
 StopReason = Literal["target_reached", "last_look", "out_of_time", "between_looks", "too_wide"]
 
 STOPPING = ("target_reached", "last_look", "out_of_time")
+
+
+def judged_times(trials: Sequence[TrialRecord]) -> list[list[float]]:
+    """Return the times by which trials are judged: of both phases, or of the whole where they are not apart.
+
+    Args:
+        trials: measured ones.
+    """
+    if any(trial.prefill_s is None for trial in trials):
+        return [[trial.e2e_s for trial in trials]]
+    prefill = [trial.prefill_s for trial in trials if trial.prefill_s is not None]
+    decode = [trial.decode_s for trial in trials if trial.decode_s is not None]
+    return [times for times in (prefill, decode) if times]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from profiler.measure.steady import drift
 from profiler.results.schema import CaseSpec, Flag, Measurement, TrialRecord
 
 ONE_START_HINT = "make at least three starts before buying: --preset standard, or --starts 3"
+DUMMY = "the engine made up its weights, and energy depends on their values"
 MORE_TIME = "give more time: a larger --budget"
 
 
@@ -50,8 +51,10 @@ def measurements(spec: CaseSpec, outcomes: Sequence[MeasuredStart]) -> dict[str,
     ):
         time = phase_time(outcomes, phase.value)
         if time is None:
-            found[phase.rate_name] = Measurement.missing("tokens/s", NO_DECODE)
-            found["tpot_s"] = Measurement.missing("s", NO_DECODE)
+            reason = why_no_phase(outcomes)
+            name = "tpot_s" if phase.time_name == "decode_s" else phase.time_name
+            found[phase.rate_name] = Measurement.missing("tokens/s", reason)
+            found[name] = Measurement.missing("s", reason)
             continue
         found[phase.rate_name] = as_measurement(rate_interval(time, phase.work), "tokens/s", outcomes)
         if phase.time_name == "decode_s":
@@ -62,20 +65,30 @@ def measurements(spec: CaseSpec, outcomes: Sequence[MeasuredStart]) -> dict[str,
     found["ttft_s"] = found["prefill_s"]
     found |= memory_measurements(spec, outcomes)
     found |= _loading(outcomes)
-    found |= energy_measurements([outcome.energies for outcome in outcomes])
+    energy = energy_measurements([outcome.energies for outcome in outcomes])
+    if any(outcome.record.dummy_weights for outcome in outcomes):
+        energy = {name: Measurement.missing(entry.unit, DUMMY) for name, entry in energy.items()}
+    found |= energy
     return found
 
 
 def phase_time(
     outcomes: Sequence[MeasuredStart], value: Callable[[TrialRecord], float | None]
 ) -> Estimate | None:
-    """Mean over trials (one start) or start means (several); None where the phase does not exist."""
+    """Mean over trials (one start) or start means (several); None where a trial has no such phase."""
     series = [outcome.measured(value) for outcome in outcomes]
-    if not all(series):
+    counts = [len(outcome.measured(lambda trial: trial.e2e_s)) for outcome in outcomes]
+    if not all(series) or [len(times) for times in series] != counts:
         return None
     if len(series) == 1:
         return mean_interval(series[0])
     return interval_from_starts([fmean(times) for times in series])
+
+
+def why_no_phase(outcomes: Sequence[MeasuredStart]) -> str:
+    """Return why prefill or decode has no time of its own."""
+    mixed = (trial.mixed for outcome in outcomes for trial in outcome.trials if not trial.warm_up)
+    return next((reason for reason in mixed if reason is not None), NO_DECODE)
 
 
 def _divided(time: Estimate, by: int) -> Estimate:
@@ -141,9 +154,26 @@ def flags(spec: CaseSpec, outcomes: Sequence[MeasuredStart], target: float, *, s
     if len(outcomes) == 1:
         text = "one start: the interval speaks for this process only and is too narrow for comparing boxes"
         found.append(Flag(code="one_start", text=text, hint=ONE_START_HINT))
+    found += _engine_flags(outcomes)
     for outcome in outcomes:
         found += _start_flags(outcome, target)
     return found + energy_flags([outcome.energies for outcome in outcomes])
+
+
+def _engine_flags(outcomes: Sequence[MeasuredStart]) -> list[Flag]:
+    """Return what the engine did that limits what the figures are good for."""
+    found: list[Flag] = []
+    if any(outcome.record.dummy_weights for outcome in outcomes):
+        text = "the engine made up weights of its own (load_format=dummy)"
+        hint = "good for throughput only: leave the option out for the weights of every engine"
+        found.append(Flag(code="dummy_weights", text=text, hint=hint))
+    trials = [trial for outcome in outcomes for trial in outcome.trials if not trial.warm_up]
+    thrown_out = sum(trial.preemptions or 0 for trial in trials)
+    if thrown_out:
+        text = f"{thrown_out} times a request was thrown out of the cache and computed again"
+        hint = "more memory for the cache (gpu_memory_utilization), or fewer requests at once"
+        found.append(Flag(code="preempted", text=text, hint=hint))
+    return found
 
 
 def _start_flags(outcome: MeasuredStart, target: float) -> list[Flag]:

@@ -45,9 +45,12 @@ class TrialRecord(Record):
         start: index of the start it belongs to.
         index: index within the start, warm-up included.
         warm_up: True when it only served to reach the steady state.
-        prefill_s: submit to first token on the host.
-        decode_s: first to last token, or None for a single output token.
+        prefill_s: submit to first token on the host, or None where the engine mixed the phases.
+        decode_s: first to last token, or None for a single output token and where phases were mixed.
         e2e_s: submit to last token.
+        mixed: why prefill and decode cannot be told apart, or None where they can.
+        preemptions: how often a request was thrown out of the cache and computed again, or None where the
+            engine does not say.
         prompts_sha256: digest of the token ids of all its prompts (``workload.token_ids.prompts_digest``);
             None in records of older versions.
         output_sha256: digest of the token ids that came out, as the engine computed it; None where
@@ -57,11 +60,23 @@ class TrialRecord(Record):
     start: Count
     index: Count
     warm_up: bool
-    prefill_s: Finite
+    prefill_s: Finite | None
     decode_s: Finite | None
     e2e_s: Finite
+    mixed: Text | None = None
+    preemptions: Count | None = None
     prompts_sha256: Identifier | None = None
     output_sha256: Identifier | None = None
+
+    @model_validator(mode="after")
+    def _mixed_or_apart(self) -> Self:
+        if (self.prefill_s is None) != (self.mixed is not None) or (
+            self.mixed is not None and self.decode_s is not None
+        ):
+            raise ValueError(
+                "a trial with mixed phases, and only such a one, has no prefill and no decode time"
+            )
+        return self
 
 
 class MemoryReadings(Record):
@@ -71,6 +86,7 @@ class MemoryReadings(Record):
         weights_bytes: what the loaded weights take.
         weight_copies_bytes: what repacked copies of them take beside them, or None.
         kv_cache_bytes: what was allocated for the cache.
+        kv_cache_tokens: tokens that this cache holds, or None where it is exactly those of the case.
         peak_engine_bytes: high-water mark of the engine's allocator, or None with ``no_peak_reason``.
         no_peak_reason: why the engine has no peak.
         peak_process_bytes: peak resident set of the worker, or None.
@@ -83,6 +99,7 @@ class MemoryReadings(Record):
 
     weights_bytes: Count
     kv_cache_bytes: Count
+    kv_cache_tokens: Count | None = None
     peak_engine_bytes: Count | None
     no_peak_reason: Text | None = None
     peak_process_bytes: Count | None
@@ -141,6 +158,7 @@ class StartRecord(Record):
         energy_j: energy that the device used for the measured trials, or None; see ``energies``.
         measured_s: time in which measured trials ran, without the pauses between them.
         details: what the engine says about how it runs.
+        dummy_weights: whether the engine made up weights of its own, which are not those of other engines.
         memory: what was read of the memory, or None where nothing was.
         box: what was seen of the box during the measured trials, or None where nothing was looked at.
         replaced_for: codes of what disturbed it, where a repeat counts in its place.
@@ -158,6 +176,7 @@ class StartRecord(Record):
     measured_s: Finite
     details: Details
     replaced_for: tuple[Name, ...] = ()
+    dummy_weights: bool = False
     memory: MemoryReadings | None = None
     box: BoxReadings | None = None
 

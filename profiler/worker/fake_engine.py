@@ -35,6 +35,9 @@ DEFAULTS: dict[str, Any] = {
     "disturb_start": -1,  # this start loses disturb_loss of its bandwidth after the first probe
     "disturb_loss": 0.3,
     "load_s": 0.0,
+    "mixed": False,  # prefill and decode are not told apart, as by an engine that prefills in pieces
+    "preemptions": 0,  # in every trial
+    "dummy_weights": False,
     "fidelity": "faithful",  # what it computes: faithful, wrong, or a format in place of the claimed one
     "fault": "",  # crash, hang, oom, error, garbage, sigstop, slow
     "fault_at": "run",  # hello, load, run, score, probe, memory
@@ -154,6 +157,7 @@ class FakeEngine:
             "compile_s": None,
             "details": {"simulated": True},
             "weight_copies_bytes": 0,
+            "dummy_weights": bool(self.options["dummy_weights"]),
         }
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +186,10 @@ class FakeEngine:
             "last_token_ns": step_ns[-1],
             "step_ns": step_ns,
             "output_sha256": hashlib.sha256(repr(prompts).encode()).hexdigest(),
+            "preemptions": int(options["preemptions"]),
         }
+        if options["mixed"]:
+            result.update(first_token_ns=None, step_ns=None, split_reason="mixed as asked")
         if request.get("return_ids"):
             result["output_ids"] = self._answers(request)["tokens"]
         return result

@@ -14,6 +14,7 @@ PROTOCOL = 1
 ENGINES = {
     "torch": ("torch_engine", "TorchEngine"),
     "llamacpp": ("llamacpp_engine", "LlamaCppEngine"),
+    "vllm": ("vllm_engine", "VllmEngine"),
     "fake": ("fake_engine", "FakeEngine"),
 }
 OPS = ("load", "run", "score", "probe", "memory", "unload")
