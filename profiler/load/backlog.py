@@ -8,7 +8,8 @@ from collections.abc import Generator
 
 from profiler.load.endpoint import Api
 from profiler.load.exchange import Exchange
-from profiler.load.reading import CountTokens, Reading, reading_steps
+from profiler.load.outcome import CountTokens, Reading
+from profiler.load.reading import reading_steps
 from profiler.load.table import Builder, Requests
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from profiler.load.reading import LENGTH_DIFFERS
+from profiler.load.outcome import LENGTH_DIFFERS
 from profiler.load.table import Requests
 from profiler.results.schema import CaseSpec, Flag, Measurement, ServedRecord
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiler.load.exchange import Exchange
-from profiler.load.reading import Reading
+from profiler.load.outcome import Reading
 
 MAX_CHUNKS_KEPT: Final = 20_000_000
 """Chunk stamps kept per process (320 MB); of later requests only first and last are."""

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from profiler.load.exchange import Exchange
 from profiler.load.http import Content, MalformedError, parse_head, split_head
-from profiler.load.reading import Reading, read_exchange
+from profiler.load.outcome import Reading
+from profiler.load.reading import read_exchange
 from profiler.load.sse import events
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"

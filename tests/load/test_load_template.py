@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.load import reading
+from profiler.load import tally
 from profiler.load.endpoint import Api
 from profiler.load.exchange import Exchange
-from profiler.load.reading import Reading, read_exchange
+from profiler.load.outcome import Reading
+from profiler.load.reading import read_exchange
 from profiler.load.template import template
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -28,7 +29,7 @@ def read(events: list[bytes], api: Api) -> Reading:
 
 
 def text_of(event: Any) -> str | None:
-    return reading._only_text(event, "completions")
+    return tally._only_text(event, "completions")
 
 
 TEXTS = st.one_of(
@@ -73,7 +74,7 @@ def an_event(draw: st.DrawFn) -> bytes:
     st.sampled_from(["completions", "chat"]),
 )
 def test_reading_by_a_template_gives_what_parsing_gives(events: list[bytes], api: Api) -> None:
-    with mock.patch.object(reading, "template", return_value=None):
+    with mock.patch.object(tally, "template", return_value=None):
         parsed = read(events, api)
     found = read(events, api)
     if parsed.status == "malformed":
