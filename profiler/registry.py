@@ -26,6 +26,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "torch": "profiler.engines.torch:TorchEngine",
         "llamacpp": "profiler.engines.llamacpp:LlamaCppEngine",
         "vllm": "profiler.engines.vllm:VllmEngine",
+        "endpoint": "profiler.engines.endpoint:EndpointEngine",
         "fake": "profiler.engines.fake:FakeEngine",
     },
     "sensors": {

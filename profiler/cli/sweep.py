@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from profiler.results.read import Run
 
 INTERRUPTED = 130
+ENDPOINT = "endpoint"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h)?")
 _CHALLENGE = re.compile(r"[A-Za-z0-9._:-]{8,200}")
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
@@ -147,13 +149,21 @@ def command(
     from profiler.render.progress import Progress
 
     request = SweepRequest(**given)
+    path = out or _default_path(request)
     with Progress(_console(stderr=True), quiet=quiet) as progress:
+        if ENDPOINT in request.engines:
+            from profiler.measure.served_sweep import ServedSweep
+
+            served = ServedSweep(request, progress.show, allow_download=allow_download)
+            if dry_run:
+                progress.stop()
+                return _show_loads(served.expected(), as_json=as_json)
+            return _finish(lambda: served.run(path), path, progress.stop, as_json=as_json)
         sweep = Sweep(request, progress.show, allow_download=allow_download)
         if dry_run:
             prepared = sweep.plan()
             progress.stop()
             return _show_plan(prepared, as_json=as_json)
-        path = out or _default_path(request)
         return _finish(lambda: sweep.run(path), path, progress.stop, as_json=as_json)
 
 
@@ -172,10 +182,20 @@ def _resume(text: str, given: Mapping[str, Any], *, as_json: bool, quiet: bool, 
         click.echo(f"{path}: already complete, nothing to resume", err=True)
         return _show(run, as_json=as_json)
     request = SweepRequest.from_arguments(run.record.command)
+    if ENDPOINT in request.engines:
+        # The record does not say where the server is.
+        options = {**request.engine_options, **given.get("engine_options", {})}
+        given = {name: value for name, value in given.items() if name != "engine_options"}
+        request = replace(request, engine_options=options)
     differing = request.differences(SweepRequest(**given), only=tuple(given))
     if differing:
         raise ResumeRefusedError("\n".join([f"{path}: was made with other flags:", *differing]))
     with Progress(_console(stderr=True), quiet=quiet) as progress:
+        if ENDPOINT in request.engines:
+            from profiler.measure.served_sweep import ServedSweep
+
+            served = ServedSweep(request, progress.show, allow_download=allow_download)
+            return _finish(lambda: served.resume(path, run), path, progress.stop, as_json=as_json)
         sweep = Sweep(request, progress.show, allow_download=allow_download)
         return _finish(lambda: sweep.resume(path, run), path, progress.stop, as_json=as_json)
 
@@ -237,13 +257,34 @@ def _show(run: Run, *, as_json: bool) -> int:
         }
         click.echo(json.dumps(document, indent=1, allow_nan=False))
     else:
-        print_run(view, _console())
+        if run.record.cases and all(case.spec.load is not None for case in run.record.cases):
+            from profiler.render.load_table import print_load
+
+            print_load(run, _console())
+        else:
+            print_run(view, _console())
         click.echo(f"run: {run.path}")
         if report is not None:
             click.echo(f"page: {report}")
     measured = sum(case.status == "ok" for case in run.cases)
     if measured < len(run.cases):
         return 1 if measured else 4
+    return 0
+
+
+def _show_loads(loads: Sequence[tuple[str, int, float]], *, as_json: bool) -> int:
+    """Say which loads a sweep on a server makes and for how long; nothing is sent."""
+    if as_json:
+        import json
+
+        cases = [
+            {"scenario": name, "concurrency": users, "seconds": seconds} for name, users, seconds in loads
+        ]
+        click.echo(json.dumps({"cases": cases, "seconds": sum(seconds for *_, seconds in loads)}, indent=1))
+        return 0
+    for name, users, seconds in loads:
+        click.echo(f"{name}: {users} users, {seconds:.0f} s")
+    click.echo(f"{len(loads)} loads, {sum(seconds for *_, seconds in loads) / 60:.1f} min of sending")
     return 0
 
 

@@ -20,6 +20,7 @@ from profiler.measure.recompute import (
     plan_faults,
     without_flags,
 )
+from profiler.measure.served_energy import served_figures
 from profiler.results.schema import CaseRecord, Measurement, RunRecord, ServedRecord
 
 
@@ -61,6 +62,7 @@ def _figures(
         yield Difference("served.judgements", "do not follow from the samples")
     load = case.spec.load
     made.update(measurements(requests, None if load is None else load.concurrency, slos))
+    made.update(served_figures(case.energies))
     for name, again in made.items():
         if name not in case.measurements:
             yield Difference(name, "is missing in the record")

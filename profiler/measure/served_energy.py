@@ -1,0 +1,82 @@
+"""Energy of a load on a server that runs on this box, from the same sensors and with the same bounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from profiler.backends.base import Device
+from profiler.measure.amounts import active
+from profiler.measure.energy_book import EnergyBook
+from profiler.measure.energy_summary import energy_measurements
+from profiler.measure.peak_power import highest_second
+from profiler.measure.sensing import Sensing
+from profiler.results.schema import EnergyRecord, Measurement, PhaseRecord
+from profiler.sensors.meters import DEVICE, Meter
+
+REST_S = 3.0
+"""How long the loaded server is looked at while nobody asks anything of it."""
+
+
+def served_figures(records: Sequence[EnergyRecord]) -> dict[str, Measurement]:
+    """Return the figures of a load's energy; nothing tells prefill and decode of a server apart."""
+    if not records:
+        return {}
+    figures = energy_measurements([records])
+    return {name: one for name, one in figures.items() if not name.startswith(("prefill", "decode"))}
+
+
+class ServedEnergy:
+    """Follows one load.
+
+    Args:
+        sensing: the sweep's sensors.
+        device: on which the server runs.
+    """
+
+    def __init__(self, sensing: Sensing, device: Device) -> None:
+        self._sensing = sensing
+        self._meters = sensing.meters(device)
+        self._idle = (0, 0)
+
+    def rest(self) -> None:
+        """Let the loaded server stand idle for a moment, where there is anything to read."""
+        begin_ns = time.monotonic_ns()
+        if any(meter.sensors for meter in self._meters):
+            time.sleep(REST_S)
+        self._idle = (begin_ns, time.monotonic_ns())
+
+    def records(self, begin_ns: int, end_ns: int, output_tokens: int) -> tuple[EnergyRecord, ...]:
+        """Return the energy of the load by every meter.
+
+        Args:
+            begin_ns: when the first request could be sent, CLOCK_MONOTONIC.
+            end_ns: when the last answer had ended.
+            output_tokens: tokens of all successful requests.
+        """
+        self._sensing.keep_up()
+        return tuple(
+            record for meter in self._meters for record in self._of(meter, begin_ns, end_ns, output_tokens)
+        )
+
+    def _of(self, meter: Meter, begin_ns: int, end_ns: int, tokens: int) -> Sequence[EnergyRecord]:
+        sensing = self._sensing
+        book = EnergyBook(meter, 0, sensing.energy(meter, *self._idle))
+        whole, seconds = sensing.energy(meter, begin_ns, end_ns), (end_ns - begin_ns) * 1e-9
+        worked = active(whole, seconds, book.idle.mean_power_w)
+        found = [book.idle_record(), book.record("trials", whole, worked, seconds, tokens)]
+        if meter.covers == DEVICE:
+            known = meter.unavailable is None
+            second = highest_second(sensing, meter, begin_ns, end_ns) if known else whole
+            found.append(book.record("max_1s", second, active(second, second.duration_s, None), 1.0, None))
+        return found
+
+    def phases(self, origin_ns: int, begin_ns: int, end_ns: int) -> tuple[PhaseRecord, ...]:
+        """Return when the server rested and when it was driven."""
+        spans = {"idle": self._idle, "trials": (begin_ns, end_ns)}
+        return tuple(
+            PhaseRecord(
+                start=0, phase=name, begin_s=(begin - origin_ns) * 1e-9, end_s=(end - origin_ns) * 1e-9
+            )
+            for name, (begin, end) in spans.items()
+        )
