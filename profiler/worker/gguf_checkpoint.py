@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import gguf
 import numpy as np
 
-from .fidelity_weights import recipe
+from .numpy_fidelity import after_recipe
 from .numpy_weights import NumpyWeights, to_bf16
 
 _ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen3_moe": "qwen3moe"}
@@ -104,19 +104,10 @@ def _data(
         if recipe_of is None:
             weights.fill(source, data[at], weight_format)
         else:
-            values = _after_recipe(source, tensor.shape, weights, recipe_of)
+            values = after_recipe(source, tensor.shape, weights, recipe_of)
             data[at] = to_bf16(values) if weight_format == "bf16" else values
     values = data if len(tensor.sources) > 1 else data[0]
     return values if tensor.heads is None else _permuted(values, tensor.heads)
-
-
-def _after_recipe(name: str, shape: Tuple[int, ...], weights: NumpyWeights, arch: Dict[str, Any]) -> Any:
-    """Return a tensor of the fidelity check in float32; its values are numbers of bf16."""
-    made, values = recipe(name, shape, arch), np.empty(shape, np.float32)
-    weights.fill_normal(name, values, made.deviation, made.mean)
-    if made.rows is not None:
-        values *= np.array(made.rows, np.float32).reshape(-1, *[1] * (len(shape) - 1))
-    return values
 
 
 def _permuted(values: Any, heads: int) -> Any:

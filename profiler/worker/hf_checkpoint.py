@@ -14,11 +14,13 @@ import math
 import os
 import shutil
 import struct
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 import numpy as np
 
+from . import fidelity_weights
 from .checkpoint_layout import config, tensors
+from .numpy_fidelity import NumpyFidelity
 from .numpy_weights import NumpyWeights
 from .protocol import EngineError
 from .weight_recipe import SCHEME
@@ -46,7 +48,7 @@ def find(request: Dict[str, Any], *, without_weights: bool = False) -> Tuple[str
     weights, weight_format = request["weights"], request["formats"]["weight_format"]
     if weights.get("kind") == "folder":
         return weights["path"], "safetensors folder"
-    if weights.get("kind") != "random":
+    if weights.get("kind") not in ("random", "fidelity"):
         raise EngineError("unsupported", "weights of the kind %s cannot be written" % weights.get("kind"))
     if weight_format not in STORAGE:
         raise EngineError(
@@ -56,7 +58,8 @@ def find(request: Dict[str, Any], *, without_weights: bool = False) -> Tuple[str
         )
     seed = weights["seed"]
     try:
-        path = _cached(request["architecture"], weight_format, None if without_weights else seed)
+        made = None if without_weights else (weights["kind"], seed)
+        path = _cached(request["architecture"], weight_format, made)
     except OSError as error:
         raise EngineError(
             "weights",
@@ -64,22 +67,27 @@ def find(request: Dict[str, Any], *, without_weights: bool = False) -> Tuple[str
         ) from error
     if without_weights:
         return path, "dummy: the engine's own, not those of other engines"
+    if weights["kind"] == "fidelity":
+        return path, "generated for the fidelity check, %s, seed %d" % (fidelity_weights.SCHEME, seed)
     return path, "random, %s, seed %d, written as safetensors" % (SCHEME, seed)
 
 
-def _cached(architecture: Dict[str, Any], weight_format: str, seed: Any) -> str:
-    what = [_VERSION, SCHEME, architecture, weight_format, seed]
+def _cached(architecture: Dict[str, Any], weight_format: str, made: Optional[Tuple[str, int]]) -> str:
+    """Return the folder of weights of a kind and seed, or of none; written if it is not there."""
+    what = [_VERSION, SCHEME, fidelity_weights.SCHEME, architecture, weight_format, made]
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     path = os.path.join(_folder(), digest[:32])
     with _alone():
         if not os.path.exists(path):
             _make_room()
-            _write(path, architecture, weight_format, seed)
+            _write(path, architecture, weight_format, made)
         os.utime(path)
     return path
 
 
-def _write(path: str, architecture: Dict[str, Any], weight_format: str, seed: Any) -> None:
+def _write(
+    path: str, architecture: Dict[str, Any], weight_format: str, made: Optional[Tuple[str, int]]
+) -> None:
     """Write the folder; it is there completely or not at all."""
     partial = "%s.%d.part" % (path, os.getpid())
     shutil.rmtree(partial, ignore_errors=True)
@@ -87,10 +95,11 @@ def _write(path: str, architecture: Dict[str, Any], weight_format: str, seed: An
     try:
         with open(os.path.join(partial, "config.json"), "w") as file:
             json.dump(config(architecture, STORAGE[weight_format][0]), file, indent=1)
-        if seed is not None:
-            write_safetensors(
-                os.path.join(partial, "model.safetensors"), architecture, weight_format, NumpyWeights(seed)
-            )
+        if made is not None:
+            kind, seed = made
+            weights = NumpyFidelity(seed, architecture) if kind == "fidelity" else NumpyWeights(seed)
+            path_in = os.path.join(partial, "model.safetensors")
+            write_safetensors(path_in, architecture, weight_format, weights)
         os.rename(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -132,6 +132,14 @@ class VllmEngine:
             raise _as_engine_error(error) from error
         return _answer(done, bool(request.get("return_ids")))
 
+    def score(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        """Refuse: vLLM gives out the likeliest tokens only, not the logits of any.
+
+        Raises:
+            EngineError: ``unsupported``; its greedy tokens are compared instead.
+        """
+        raise EngineError("unsupported", "vLLM does not give out the logits of chosen tokens")
+
     def probe(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """Measure what the request's ``kind`` names with PyTorch; see :mod:`torch_probes`.
 

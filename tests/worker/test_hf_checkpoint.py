@@ -20,6 +20,7 @@ from profiler.models.architecture import Architecture
 from profiler.models.config import to_config
 from profiler.models.tensors import shapes
 from profiler.worker import checkpoint_layout, hf_checkpoint
+from profiler.worker.numpy_fidelity import after_recipe
 from profiler.worker.numpy_weights import NumpyWeights
 from profiler.worker.protocol import EngineError
 
@@ -100,3 +101,18 @@ def test_real_weights_stay_where_they_are_and_other_kinds_are_refused() -> None:
     assert hf_checkpoint.find(asked) == ("/models/some", "safetensors folder")
     with pytest.raises(EngineError, match="written as bf16, fp16, fp32, not as q4_0"):
         hf_checkpoint.find(request(architectures.LLAMA, "q4_0"))
+
+
+def test_the_weights_of_the_fidelity_check_are_written_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    arch = dataclasses.asdict(architectures.QWEN2)
+    asked = request(architectures.QWEN2) | {"weights": {"kind": "fidelity", "seed": 5}}
+    folder, words = hf_checkpoint.find(asked)
+    assert "fidelity" in words
+    assert folder != hf_checkpoint.find(request(architectures.QWEN2, seed=5))[0]
+    name = "model.layers.0.self_attn.k_proj.weight"
+    with safe_open(f"{folder}/model.safetensors", "np") as file:
+        found = file.get_tensor(name)
+    assert np.array_equal(found, after_recipe(name, found.shape, NumpyWeights(5), arch))
