@@ -64,7 +64,9 @@ def _title(run: Run) -> str:
 def _table(cases: Sequence[CaseRecord], *, with_slo: bool, judged: bool) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("load", no_wrap=True)
-    headings = ["ok", "TTFT p50", "tail", "TPOT p50", "tail", "tok/s"]
+    shares = {name: {_tail_share(case.measurements, name) for case in cases} for name in _TIMES}
+    tails = [f"p{one}" if len(each) == 1 and (one := min(each)) else "tail" for each in shares.values()]
+    headings = ["ok", "TTFT p50", tails[0], "TPOT p50", tails[1], "tok/s"]
     headings += ["good/s", "within"] if with_slo else ["req/s"]
     headings += ["limits"] if judged else []
     for heading in headings:
@@ -73,7 +75,10 @@ def _table(cases: Sequence[CaseRecord], *, with_slo: bool, judged: bool) -> Tabl
         found = case.measurements
         cells: list[Text] = []
         for name in _TIMES:
-            cells += [Text(_seconds(found.get(f"{name}_p50_s"))), _tail(found, name)]
+            cells += [
+                Text(_seconds(found.get(f"{name}_p50_s"))),
+                _tail(found, name, same=len(shares[name]) == 1),
+            ]
         cells.append(_rate(found, "output_tokens_per_s"))
         if not with_slo:
             cells.append(_rate(found, "requests_per_s"))
@@ -89,13 +94,27 @@ def _table(cases: Sequence[CaseRecord], *, with_slo: bool, judged: bool) -> Tabl
     return table
 
 
-def _tail(found: dict[str, Measurement], name: str) -> Text:
-    """The highest percentile that the number of requests allows."""
-    for share in _TAILS:
-        measurement = found.get(f"{name}_p{share}_s")
-        if measurement is not None and measurement.value is not None:
-            return Text.assemble((f"p{share} ", "dim"), format_seconds(measurement.value))
-    return Text(UNKNOWN)
+def _tail_share(found: dict[str, Measurement], name: str) -> int:
+    """The highest percentile that the number of requests allows, 0 for none."""
+    known = (found.get(f"{name}_p{share}_s") for share in _TAILS)
+    return next(
+        (
+            share
+            for share, one in zip(_TAILS, known, strict=True)
+            if one is not None and one.value is not None
+        ),
+        0,
+    )
+
+
+def _tail(found: dict[str, Measurement], name: str, *, same: bool) -> Text:
+    """That percentile; it says which it is unless the heading does, as it is the ``same`` in all rows."""
+    share = _tail_share(found, name)
+    if not share:
+        return Text(UNKNOWN)
+    value = found[f"{name}_p{share}_s"].value
+    assert value is not None
+    return Text.assemble(("" if same else f"p{share} ", "dim"), format_seconds(value))
 
 
 def _requests(case: CaseRecord) -> Text:

@@ -329,3 +329,17 @@ def test_wrong_flags_are_one_line(
     assert aiprof("load", url(server), *flags, "--quiet", "--out", tmp_path / "run") == 2
     assert capsys.readouterr().err.strip()
     assert not (tmp_path / "run").exists()
+
+
+def test_the_table_fits_into_80_columns(
+    server: TruthServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    flags = (*SHAPE, "--concurrency", "1,2", "--requests", "70", "--slo", "ttft_p90=60s")
+    assert aiprof("load", url(server), *flags, "--out", tmp_path / "run") == 0
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert "p90" in out
