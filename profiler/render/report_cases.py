@@ -217,7 +217,10 @@ def box_section(runs: Sequence[Run]) -> Section:
 
 
 def _command(run: Run) -> str:
-    return shlex.join(["aiprof", "sweep", *run.record.command])
+    command = run.record.command
+    # A load says so itself; a sweep's record holds its flags only.
+    words = command if command[:1] == ("load",) else ("sweep", *command)
+    return shlex.join(["aiprof", *words])
 
 
 def _facts(run: Run) -> tuple[tuple[str, str], ...]:

@@ -202,7 +202,8 @@ def _no_energy(entries: Sequence[Entry]) -> str:
 
 
 def _summary(runs: Sequence[Run], subjects: Sequence[Subject], entries: Sequence[Entry]) -> str:
-    planned = sum(len(run.record.cases) for run in runs)
+    # The points of a search follow from what it finds: its plan holds the first only.
+    planned = sum(len(run.record.cases if run.record.settings.search is None else run.cases) for run in runs)
     done = sum(entry.case.status == "ok" for entry in entries)
     failed = len(entries) - done
     skipped = sum(len(run.record.skipped) for run in runs)

@@ -159,7 +159,7 @@ def test_parquet_refuses_a_terminal(run_path: Path, monkeypatch: pytest.MonkeyPa
 def test_exactly_one_format_is_chosen(run_path: Path, flags: list[str]) -> None:
     result = _invoke("one", *flags)
     assert isinstance(result.exception, UsageError)
-    assert "choose one of --csv, --parquet and --json" in str(result.exception)
+    assert "choose one of --csv, --parquet, --json and --vllm-json" in str(result.exception)
 
 
 def test_warnings_go_to_standard_error(run_path: Path) -> None:
