@@ -105,7 +105,7 @@ class CounterPart:
 
 @dataclass(frozen=True)
 class EnergyReading:
-    """One read of a cumulative energy counter; ``sensors.energy.joules_between`` turns two into an energy.
+    """One read of a cumulative energy counter, to see whether it can be read; for energies see ``sensors``.
 
     Attributes:
         joules: counter value; only differences mean anything.

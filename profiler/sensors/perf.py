@@ -17,7 +17,7 @@ import struct
 from profiler.backends.base import Unavailable
 from profiler.backends.tree import Tree, parse_cpu_list
 from profiler.sensors.base import Read, Scope, SensorInfo
-from profiler.sensors.energy import MAX_PACKAGE_POWER_W
+from profiler.sensors.rapl import MAX_PACKAGE_POWER_W
 
 _PMU = "/sys/bus/event_source/devices/power"
 _SYSCALL = {"x86_64": 298}

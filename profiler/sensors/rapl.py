@@ -16,6 +16,10 @@ from profiler.backends.base import CounterPart, EnergyReading, Unavailable
 from profiler.backends.cpu_state import read_virtualisation
 from profiler.backends.tree import Tree
 
+# No counter that wraps (CPU packages) belongs to a part that can draw this much: the largest server
+# CPUs are specified at 500 W. Beyond it a fall of the counter is a reset, not a wrap.
+MAX_PACKAGE_POWER_W = 1000.0
+
 _POWERCAP = "/sys/class/powercap"
 _PACKAGE = re.compile(r"package-(\d+)(-die-\d+)?")
 # Mirrored dies are read within a millisecond of each other, at less than 1 kW. Two independent counters

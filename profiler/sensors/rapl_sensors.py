@@ -16,10 +16,9 @@ from pathlib import Path
 from profiler.backends.base import Json, Unavailable
 from profiler.backends.tree import Tree
 from profiler.sensors.base import Read, Scope, SensorInfo, missing
-from profiler.sensors.energy import MAX_PACKAGE_POWER_W
 from profiler.sensors.files import file_reader
 from profiler.sensors.perf import PerfPower
-from profiler.sensors.rapl import Rapl
+from profiler.sensors.rapl import MAX_PACKAGE_POWER_W, Rapl
 
 _POWERCAP = "/sys/class/powercap"
 _ZONE = re.compile(r"intel-rapl(?:-mmio)?:\d+(?::\d+)?")

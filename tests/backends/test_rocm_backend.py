@@ -12,7 +12,6 @@ import pytest
 
 from profiler.backends.base import BackendReport, Device, DeviceMemory, EnergyReading, Unavailable
 from profiler.backends.rocm import RocmBackend
-from profiler.sensors.energy import joules_between
 
 FAKE = Path(__file__).parent.parent / "fakes" / "fake_amdsmi.py"
 
@@ -207,7 +206,7 @@ def gpu(backend: RocmBackend, address: str) -> Device:
 
 
 def test_energy_is_counted_in_true_units_and_for_the_right_gpu(two_gpus: Path, install: Install) -> None:
-    counter = install(str(10 * 65536))
+    install(str(10 * 65536))
     backend = RocmBackend(two_gpus, {})
     first = backend.energy(gpu(backend, "0000:c1:00.0"))
     other = backend.energy(gpu(backend, "0000:c6:00.0"))
@@ -215,24 +214,6 @@ def test_energy_is_counted_in_true_units_and_for_the_right_gpu(two_gpus: Path, i
     assert isinstance(other, EnergyReading)
     assert (first.joules, first.scope) == (10.0, "socket")
     assert other.joules == 10.0 + 1_000_000 / 65536
-    counter.write_text(str(12 * 65536))
-    second = backend.energy(gpu(backend, "0000:c1:00.0"))
-    assert isinstance(second, EnergyReading)
-    assert joules_between(first, second) == 2.0
-
-
-def test_a_counter_that_goes_back_is_no_energy(two_gpus: Path, install: Install) -> None:
-    counter = install(str(2**40))
-    backend = RocmBackend(two_gpus, {})
-    device = gpu(backend, "0000:c1:00.0")
-    first = backend.energy(device)
-    counter.write_text(str(2**40 - 14_000_000))
-    second = backend.energy(device)
-    assert isinstance(first, EnergyReading)
-    assert isinstance(second, EnergyReading)
-    answer = joules_between(first, second)
-    assert isinstance(answer, Unavailable)
-    assert answer.code == "counter_reset"
 
 
 @pytest.mark.parametrize("value", ["N/A", "0", str(2**64 - 1)])

@@ -14,9 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from profiler.backends.base import EnergyReading, Unavailable
 from profiler.backends.cuda import CudaBackend
-from profiler.sensors.energy import joules_between
 
 
 def plain(answer: Any) -> Any:
@@ -26,11 +24,10 @@ def plain(answer: Any) -> Any:
 def main() -> None:
     backend = CudaBackend(Path(sys.argv[1]))
     report = backend.report()
-    first = {device.key: backend.energy(device) for device in report.devices}
     answers: dict[str, Any] = {
         "report": asdict(report),
         "memory": {device.key: plain(backend.memory(device)) for device in report.devices},
-        "energy": {key: plain(reading) for key, reading in first.items()},
+        "energy": {device.key: plain(backend.energy(device)) for device in report.devices},
         "capabilities": {
             device.key: {one.name: asdict(one) for one in backend.capabilities(device)}
             for device in report.devices
@@ -38,14 +35,7 @@ def main() -> None:
     }
     if len(sys.argv) > 2:
         shutil.copyfile(sys.argv[2], os.environ["FAKE_NVML_CONFIG"])
-        answers["joules"] = {}
-        for device in report.devices:
-            before, after = first[device.key], backend.energy(device)
-            if isinstance(before, EnergyReading) and isinstance(after, EnergyReading):
-                between = joules_between(before, after)
-                answers["joules"][device.key] = plain(between)
-            else:
-                answers["joules"][device.key] = asdict(after if isinstance(after, Unavailable) else before)
+        answers["energy_then"] = {device.key: plain(backend.energy(device)) for device in report.devices}
     print(json.dumps(answers))
 
 

@@ -4,7 +4,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import machines
@@ -12,7 +11,6 @@ import pytest
 
 from profiler.backends.base import EnergyReading, Unavailable
 from profiler.backends.tree import Tree
-from profiler.sensors.energy import joules_between
 from profiler.sensors.rapl import Rapl
 
 
@@ -61,35 +59,6 @@ def test_dies_with_counters_of_their_own_are_summed(tmp_path: Path) -> None:
 def test_mmio_is_used_only_where_nothing_else_is(tmp_path: Path) -> None:
     root = machines.write(tmp_path, machines.zone("intel-rapl-mmio:0", "package-0", 4_000_000))
     assert reading(root).joules == pytest.approx(4.0)
-
-
-def test_packages_wrap_one_by_one(tmp_path: Path) -> None:
-    root = machines.intel_server(tmp_path)
-    rapl = Rapl(Tree(root))
-    largest = 262143328850
-    set_counter(root, "intel-rapl:1", largest - 2_000_000)
-    set_counter(root, "intel-rapl:2", largest - 1_000_000)
-    first = rapl.read()
-    set_counter(root, "intel-rapl:1", 1_000_000)
-    set_counter(root, "intel-rapl:2", 3_000_000)
-    second = rapl.read()
-    assert isinstance(first, EnergyReading)
-    assert isinstance(second, EnergyReading)
-    second = replace(second, monotonic_ns=first.monotonic_ns + 10**9)
-    assert joules_between(first, second) == pytest.approx(7.0)
-
-
-def test_without_a_range_a_fall_is_refused(tmp_path: Path) -> None:
-    root = machines.write(tmp_path, machines.zone("intel-rapl:0", "package-0", 9_000_000, largest=None))
-    rapl = Rapl(Tree(root))
-    first = rapl.read()
-    set_counter(root, "intel-rapl:0", 1_000_000)
-    second = rapl.read()
-    assert isinstance(first, EnergyReading)
-    assert isinstance(second, EnergyReading)
-    answer = joules_between(first, second)
-    assert isinstance(answer, Unavailable)
-    assert answer.code == "counter_reset"
 
 
 @pytest.fixture
