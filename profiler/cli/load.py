@@ -117,6 +117,11 @@ class Numbers(click.ParamType[tuple[float, ...]]):
 @click.option("--vocab-size", type=click.IntRange(200, 2**31), help="Draw token ids below this.")
 @click.option("--tokenizer", metavar="FOLDER", help="Count tokens with this, for servers that do not.")
 @click.option("--name", metavar="TEXT", help="What stands behind the URL, for the record: '8xH100, vLLM'.")
+@click.option(
+    "--speculative",
+    metavar="METHOD",
+    help="Recorded: the server decodes speculatively (mtp, eagle3, …).",
+)
 @click.option("--processes", type=click.IntRange(1, 256), help="Load processes (default: by the load).")
 @click.option(
     "--timeout", "total_s", type=Duration(), default="600s", help="A request is given up after this."
@@ -241,6 +246,7 @@ def _request(urls: tuple[str, ...], flags: dict[str, Any]) -> LoadRequest:
         key_variable=flags["api_key_env"],
         ca_file=flags["ca_file"],
         loop=flags["loop"],
+        speculative=flags["speculative"],
         command=_command(urls, flags),
     )
 

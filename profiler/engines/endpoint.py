@@ -14,7 +14,7 @@ from profiler.models.architecture import Architecture
 from profiler.models.formats import Formats
 
 COUNTS = ("requests", "warm_up")
-TEXTS = ("url", "api", "served_model", "slo", "simulated")
+TEXTS = ("url", "api", "served_model", "slo", "simulated", "speculative")
 OPTIONS = (*TEXTS, *COUNTS)
 
 

@@ -78,6 +78,7 @@ class Driver:
             prompt="token_ids" if self.agreement.features.token_ids else "text",
             lengths=request.shape.kind,
             shared_prefix_tokens=request.shared_prefix_tokens,
+            speculative=request.speculative,
             trace_sha256=None if trace is None or point.process != "trace" else trace.sha256,
         )
 

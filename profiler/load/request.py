@@ -58,6 +58,7 @@ class LoadRequest:
         key_variable: environment variable of the API key.
         ca_file: certificates to trust.
         loop: event loop.
+        speculative: method of speculative decoding that the server is said to use, or None.
         command: the command line, for the record.
     """
 
@@ -83,4 +84,5 @@ class LoadRequest:
     key_variable: str = KEY_VARIABLE
     ca_file: str | None = None
     loop: LoopKind = "auto"
+    speculative: str | None = None
     command: tuple[str, ...] = ()

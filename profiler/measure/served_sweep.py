@@ -166,6 +166,7 @@ class ServedSweep:
                 warm_up=options.get("warm_up"),
                 slos=parse_slos([text for text in options.get("slo", "").split(",") if text]),
                 seed=request.seed,
+                speculative=options.get("speculative"),
                 vocab_size=self._model.architecture.vocab_size,
             )
             driver = Driver(load, agreement, measure_client(shape.nominal[0]))

@@ -138,6 +138,9 @@ class LoadSpec(Record):
         lengths: ``fixed``, drawn from the scenario's ``distribution``, or those of a ``trace``.
         shared_prefix_tokens: leading prompt tokens that all requests have in common.
         trace_sha256: digest of the trace that is replayed, else None.
+        speculative: method of speculative decoding or multi-token prediction that is stated of the server
+            (``eagle3``, ``mtp``), or None where none is. It makes other work:
+            never matched with runs without.
     """
 
     loop: Literal["closed", "open"]
@@ -151,6 +154,7 @@ class LoadSpec(Record):
     lengths: Literal["fixed", "distribution", "trace"]
     shared_prefix_tokens: Count = 0
     trace_sha256: Identifier | None = None
+    speculative: Name | None = None
 
     @model_validator(mode="after")
     def _one_loop(self) -> Self:

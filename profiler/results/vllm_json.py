@@ -1,8 +1,9 @@
 """Served cases under the keys of ``vllm bench serve --save-result``, for programs that read those.
 
 Times are milliseconds. Percentiles are aiprof's: upper bounds at 99% confidence, null where there are too few
-requests for one (vLLM writes the sample's quantile however few there are). TPOT is vLLM's, ITL is between chunks
-as vLLM has it. What aiprof does not record (standard deviations, lists of every request) is null or left out.
+requests for one (vLLM writes the sample's quantile however few there are). TPOT is vLLM's, ITL is between
+chunks as vLLM has it. What aiprof does not record (standard deviations, lists of every request) is null or
+left out.
 """
 
 from __future__ import annotations

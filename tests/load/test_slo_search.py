@@ -128,6 +128,29 @@ def test_a_search_finds_how_many_a_server_takes(tmp_path: Path, capsys: pytest.C
     assert verify_run(path).findings == ()
 
 
+def test_speculative_decoding_is_other_work() -> None:
+    from profiler.load.ceiling import ClientCost
+    from profiler.load.drive import Driver
+    from profiler.load.endpoint import parse_endpoint
+    from profiler.load.negotiate import Agreement
+    from profiler.load.plan import fixed_shape
+    from profiler.load.prompts import Features
+    from profiler.load.request import LoadRequest, Point
+    from profiler.load.run import Load
+
+    specs = []
+    for method in (None, "mtp"):
+        request = LoadRequest(
+            endpoints=(parse_endpoint("http://127.0.0.1:9"),), model="m", api="completions",
+            shape=fixed_shape(8, 8), points=(), speculative=method,
+        )  # fmt: skip
+        driver = Driver(request, Agreement("m", Features(), 1.0, 0.0, {}), ClientCost(1e-3, 1e-5))
+        specs.append(Load(request)._spec(driver, Point(concurrency=1)))
+    assert len({spec.workload_id for spec in specs}) == 2
+    assert specs[1].load is not None
+    assert specs[1].load.speculative == "mtp"
+
+
 def test_a_dry_run_says_how_long_and_sends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--scenario", "chat", "--slo-preset", "mlperf-llama3.1-8b", "--to", "64", "--dry-run")
     assert aiprof("load", "http://127.0.0.1:9", "--model", "m", *flags, "--json") == 0
