@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -98,8 +96,11 @@ def command(
     if threshold is not None:
         report = judge_threshold(comparison, threshold, metrics or DEFAULT_METRICS)
     if as_json:
+        from pydantic_core import to_json
+
         document = {**vars(comparison), "threshold": report, "warnings": messages}
-        click.echo(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False, default=vars))
+        # Ten times as fast as json.dumps, which counts for hundreds of cases.
+        click.echo(to_json(document, indent=1).decode())
     else:
         _print(comparison, metrics, report, as_markdown=as_markdown)
     return 0 if report is None else report.exit_code(strict=strict)
@@ -117,22 +118,16 @@ def _check_metrics(metrics: Sequence[str], *, judged: bool) -> None:
 
 def _loaded(texts: Sequence[str], baseline: str | None) -> tuple[list[Run], int, list[str]]:
     """Read the runs; a baseline that is not among them is put first."""
-    from profiler.results.load import read_runs, resolve_run
+    from profiler.cli.given import given_path, read_given
+    from profiler.results.load import resolve_run
 
-    paths = [_given(text) for text in texts]
+    paths = [given_path(text) for text in texts]
     reference = resolve_run(baseline) if baseline is not None else None
-    loaded, messages = read_runs(paths if reference is None else [*paths, reference])
+    loaded, messages = read_given(paths if reference is None else [*paths, reference])
     if reference is None:
         return loaded, 0, messages
     found = [run.path.resolve() for run in loaded].index(reference.resolve())
     return loaded, found, messages
-
-
-def _given(text: str) -> Path:
-    from profiler.results.load import find_runs, is_run, resolve_run
-
-    folder = Path(text)
-    return folder if not is_run(folder) and find_runs(folder) else resolve_run(text)
 
 
 def _print(

@@ -26,9 +26,9 @@ def command(costs: Path, runs: tuple[str, ...], as_json: bool, as_markdown: bool
         raise UsageError("choose one of --json and --markdown")
     from profiler.analysis.cost_compare import cost_report
     from profiler.analysis.cost_file import load_costs
-    from profiler.cli.gate import read_given
+    from profiler.cli.given import given_path, read_given
 
-    report = cost_report(load_costs(costs), read_given(runs))
+    report = cost_report(load_costs(costs), read_given(map(given_path, runs))[0])
     if as_json:
         import json
 

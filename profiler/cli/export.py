@@ -41,10 +41,11 @@ def command(
     if format_ == "parquet" and to_stdout and sys.stdout.isatty():
         raise UsageError("--parquet is binary and cannot go to a terminal; add --out FILE or redirect it")
 
+    from profiler.cli.given import given_path, read_given
     from profiler.results.export import encode, write_whole
-    from profiler.results.load import frame_of, read_runs
+    from profiler.results.load import frame_of
 
-    loaded, messages = read_runs([_given(text) for text in runs])
+    loaded, messages = read_given(map(given_path, runs))
     for message in messages:
         click.echo(f"aiprof: {message}", err=True)
     if format_ is None:
@@ -65,10 +66,3 @@ def _chosen(as_csv: bool, as_parquet: bool, as_json: bool) -> Format:
     if len(chosen) != 1:
         raise UsageError("choose one of --csv, --parquet, --json and --vllm-json")
     return chosen[0]
-
-
-def _given(text: str) -> Path:
-    from profiler.results.load import find_runs, is_run, resolve_run
-
-    folder = Path(text)
-    return folder if not is_run(folder) and find_runs(folder) else resolve_run(text)

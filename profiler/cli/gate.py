@@ -9,7 +9,6 @@ import click
 
 if TYPE_CHECKING:
     from profiler.analysis.evidence import Candidate
-    from profiler.results.read import Run
 
 
 @click.command(short_help="Turn a buyer's requirements into pass, fail or undecided.")
@@ -48,8 +47,9 @@ def command(
         raise UsageError("choose one of --json and --markdown")
     from profiler.analysis.gate import judge
     from profiler.analysis.policy_file import load_policy
+    from profiler.cli.given import given_path, read_given
 
-    given = read_given(runs)
+    given, _ = read_given(map(given_path, runs))
     predicted: tuple[Candidate, ...] = ()
     if elsewhere:
         from profiler.analysis.predict.candidate import candidate
@@ -78,20 +78,3 @@ def command(
 
         print_verdict(verdict, Console(highlight=False))
     return verdict.exit_code
-
-
-def read_given(texts: tuple[str, ...]) -> list[Run]:
-    """Read runs given by folder, by name under ./runs, or as a folder of runs.
-
-    Raises:
-        UsageError: there is no such run.
-        InputFileError: runs are damaged; names all of them.
-    """
-    from profiler.results.load import find_runs, is_run, read_runs, resolve_run
-
-    def resolved(text: str) -> Path:
-        folder = Path(text)
-        return folder if not is_run(folder) and find_runs(folder) else resolve_run(text)
-
-    loaded, _ = read_runs([resolved(text) for text in texts])
-    return loaded

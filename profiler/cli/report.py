@@ -63,16 +63,10 @@ def command(
     RUN is a run's folder, its name under ./runs, or a folder of runs. The page holds everything it
     shows: it fetches nothing, opens from a disk without a network, and needs no scripts to be read.
     """
+    from profiler.cli.given import given_path, read_given
     from profiler.render.report import write_report
-    from profiler.results.load import find_runs, is_run, read_runs, resolve_run
 
-    folders = [Path(text) for text in runs]
-    loaded, messages = read_runs(
-        [
-            folder if not is_run(folder) and find_runs(folder) else resolve_run(text)
-            for folder, text in zip(folders, runs, strict=True)
-        ]
-    )
+    loaded, messages = read_given(map(given_path, runs))
     for message in messages:
         click.echo(f"aiprof: {message}", err=True)
     try:

@@ -176,7 +176,8 @@ def _require_room(artefact: Artefact, seconds_left: float) -> None:
 def _reference(context: CaseContext, artefact: Artefact, *, simulated: bool) -> Reference:
     if simulated:
         options = {**context.options, "fidelity": "faithful"}
-        engine, device, python = context.engine.name, context.device.key, context.python
+        device = context.engine.device_string(context.device, {})
+        engine, python = context.engine.name, context.python
     else:
         options, engine, device = {"linear": "plain"}, "torch", "cpu"
         python = python_with_torch(context.python)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from profiler.results.fidelity_record import Fidelity
-from profiler.results.fields import Count, Details, Finite, Identifier, Name, Text, Utc
+from profiler.results.fields import Count, Details, Finite, Identifier, Name, Text, Utc, Version
 from profiler.results.record_base import (
     SCHEMA_VERSION,
     CaseSpec,
@@ -327,7 +327,7 @@ class CaseRecord(Record):
             in records of versions that did not check.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Version = SCHEMA_VERSION
     prev_sha256: Identifier
     spec: CaseSpec
     predicted: Prediction | None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
@@ -25,6 +25,13 @@ def _clipped(value: Any) -> Any:
 def _utc(value: str) -> str:
     if datetime.fromisoformat(value).utcoffset() != timedelta(0):
         raise ValueError("must be an ISO 8601 time in UTC, e.g. 2026-01-31T12:00:00+00:00")
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """Refuse ``true`` and ``1.0``, which are equal to 1 and are no versions."""
+    if type(value) is not int:
+        raise ValueError("must be a whole number")
     return value
 
 
@@ -46,6 +53,8 @@ def _storable(value: Any, depth: int = 0) -> Any:
     return value
 
 
+# Of the versions of the format; see ``profiler.results.record_base.SCHEMA_VERSION``.
+Version = Annotated[Literal[1], BeforeValidator(_whole)]
 Identifier = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(max_length=MAX_NAME)]
 Text = Annotated[str, BeforeValidator(_clipped), Field(max_length=MAX_TEXT)]

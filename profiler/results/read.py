@@ -6,10 +6,12 @@ file says about itself is escaped before it stands in a message.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +67,19 @@ class Run:
     warnings: tuple[str, ...]
 
 
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """Stop the collector of cycles: records have none, and looking for them takes longer than reading."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def read_run(path: Path) -> Run:
     """Read a run, complete or not.
 
@@ -75,7 +90,8 @@ def read_run(path: Path) -> Run:
     record_bytes = read_limited(run_file, MAX_RUN_BYTES, hint="give the folder that a sweep wrote")
     record = _validated(RunRecord, record_bytes, str(run_file))
     digests = {RUN_FILE: sha256_of(record_bytes)}
-    cases, warnings = _read_cases(path / CASES_FILE, digests)
+    with collection_paused():
+        cases, warnings = _read_cases(path / CASES_FILE, digests)
     planned = {planned.spec.case_id for planned in record.cases}
     warnings += [
         f"{path / CASES_FILE}: case {case.spec.case_id[:12]} is not in the plan of {RUN_FILE}"
@@ -223,26 +239,32 @@ def _open_regular(path: Path, limit: int, hint: str = "") -> int:
 
 def _validated(model: type[M], data: bytes, where: str) -> M:
     try:
-        # Parsed once more below: what a field may hold depends on the version.
+        found = model.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        raise InputFileError(_version_faults(data, where) or _faults(error, where)) from None
+    # Without a version a record takes the newest one by default, and could be of any other program.
+    if "schema_version" not in found.model_fields_set:
+        raise InputFileError(_version_faults(data, where))
+    return found
+
+
+def _version_faults(data: bytes, where: str) -> list[str]:
+    """Return why ``data`` is not of a version known here; nothing where it is, or says nothing wrong."""
+    try:
         fields: Any = from_json(data)
     except ValueError as error:
-        raise InputFileError([f"{where}: not valid JSON: {error}"]) from None
+        return [f"{where}: not valid JSON: {error}"]
     version = fields.get("schema_version") if isinstance(fields, dict) else None
     if type(version) is not int or version < 1:
-        raise InputFileError([f"{where}: no schema_version; not written by aiprof"])
+        return [f"{where}: no schema_version; not written by aiprof"]
     if version > SCHEMA_VERSION:
-        raise InputFileError(
-            [
-                f"{where}: schema version {version} is newer than {SCHEMA_VERSION}, "
-                "the newest known here; upgrade aiprof"
-            ]
-        )
-    try:
-        return model.model_validate_json(data, strict=True)
-    except ValidationError as error:
-        raise InputFileError(
-            [
-                f"{where}: {printable('.'.join(map(str, fault['loc'])))[:200]}: {printable(fault['msg'])}"
-                for fault in error.errors(include_url=False, include_input=False)[:MAX_FAULTS]
-            ]
-        ) from None
+        newest = "the newest known here; upgrade aiprof"
+        return [f"{where}: schema version {version} is newer than {SCHEMA_VERSION}, {newest}"]
+    return []
+
+
+def _faults(error: ValidationError, where: str) -> list[str]:
+    return [
+        f"{where}: {printable('.'.join(map(str, fault['loc'])))[:200]}: {printable(fault['msg'])}"
+        for fault in error.errors(include_url=False, include_input=False)[:MAX_FAULTS]
+    ]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from profiler.results.fields import Count, Details, Finite, Name, Positive, Seed, Text, Utc
+from profiler.results.fields import Count, Details, Finite, Name, Positive, Seed, Text, Utc, Version
 from profiler.results.record_base import SCHEMA_VERSION, CaseSpec, Measurement, Prediction, Record
 from profiler.results.sensor_record import BaselineRecord, SensorRecord
 
@@ -174,7 +174,7 @@ class RunRecord(Record):
         challenge: what a verifier asked to be mixed into prompts and weights, or None.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Version = SCHEMA_VERSION
     run_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     created_utc: Utc
     aiprof_version: Name
