@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 from typing import Any, Dict, List, Optional, Tuple
 
 from . import hf_checkpoint
+from .checkpoint_layout import tensors
 from .protocol import EngineError
 from .vllm_support import DTYPES, OPTIONS, PLAIN, QUANTISED
 
@@ -34,7 +36,8 @@ class Plan:
         self.options = _options(request.get("options") or {})
         self.formats = request["formats"]
         self.batch, self.tokens = _positive(request, "max_batch"), _positive(request, "max_tokens")
-        self.vocabulary = request["architecture"]["vocab_size"]
+        self._architecture = request["architecture"]
+        self.vocabulary = self._architecture["vocab_size"]
         self.dummy = self.options.get("load_format") == "dummy"
         self.kv_token_bytes = kv_token_bytes(request["architecture"], self.formats["kv_dtype"])
         # On a CPU, whose memory others need too, the cache has room for the case unless a share is asked for.
@@ -53,6 +56,14 @@ class Plan:
     def checkpoint(self, request: Dict[str, Any]) -> Tuple[str, str]:
         """Return (folder, words for the record)."""
         return hf_checkpoint.find(request, without_weights=self.dummy)
+
+    def stored_bytes(self, folder: str) -> int:
+        """Return the bytes of the checkpoint: of its files, or of the tensors that written ones have."""
+        if self._real:
+            files = (entry for entry in os.scandir(folder) if entry.name.endswith(".safetensors"))
+            return sum(entry.stat().st_size for entry in files)
+        width = _WIDTHS[self.formats["weight_format"]]
+        return sum(width * math.prod(shape) for _, shape in tensors(self._architecture))
 
     def arguments(self, device_type: str) -> Dict[str, Any]:
         """Return the keyword arguments of ``LLM`` but the model."""
@@ -103,6 +114,7 @@ class Seen:
 
     def __init__(self, llm: Any, plan: Plan) -> None:
         self._engine, self._config, self._plan = llm.llm_engine, llm.llm_engine.vllm_config, plan
+        self._weights_from = "not asked for"
 
     def check(self) -> None:
         """Refuse weights in another format than the case claims.
@@ -132,22 +144,27 @@ class Seen:
         return seconds if seconds > 0 else None
 
     def weights_bytes(self, folder: str) -> int:
-        """Bytes of the weights as held, each storage once; of the files where that cannot be seen."""
+        """Bytes of the weights: as held, each storage once, but never less than the checkpoint has.
+
+        On CPUs vLLM hands matrices to oneDNN, which keeps them where PyTorch does not see them; with several
+        workers the module lives in other processes.
+        """
         model = self._model()
-        if model is None:
-            files = (entry for entry in os.scandir(folder) if entry.name.endswith(".safetensors"))
-            return sum(entry.stat().st_size for entry in files)
-        storages = {}
-        for tensor in list(model.parameters()) + list(model.buffers()):
-            storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-        return sum(storages.values())
+        storages: Dict[int, int] = {}
+        if model is not None:
+            for tensor in list(model.parameters()) + list(model.buffers()):
+                storage = tensor.untyped_storage()
+                storages[int(storage.data_ptr())] = int(storage.nbytes())
+        seen = sum(storages.values())
+        stored = self._plan.stored_bytes(folder)
+        self._weights_from = "parameters and buffers" if seen >= stored else "the checkpoint's tensors"
+        return max(seen, stored)
 
     def details(self) -> Dict[str, Any]:
         """Return how it runs, for the record."""
         scheduler, parallel = self._config.scheduler_config, self._config.parallel_config
         return {
-            "weights_bytes_from": "checkpoint files" if self._model() is None else "parameters and buffers",
+            "weights_bytes_from": self._weights_from,
             "enforce_eager": bool(self._config.model_config.enforce_eager),
             "max_model_len": int(self._config.model_config.max_model_len),
             "max_num_batched_tokens": int(scheduler.max_num_batched_tokens),

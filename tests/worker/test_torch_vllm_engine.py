@@ -13,6 +13,7 @@ import architectures
 import pytest
 
 from profiler.engines.process import WorkerError, WorkerProcess
+from profiler.models.accounting import weights_bytes
 from profiler.models.formats import formats_for
 from profiler.worker import checkpoint_layout, vllm_steps
 
@@ -59,6 +60,9 @@ def test_a_batch_that_fits_one_step_is_split_and_every_token_stamped(worker: Wor
     loaded = load(worker)
     assert loaded["compile_s"] is None  # eager on CPUs
     assert "dummy_weights" not in loaded
+    # Nothing of the weights can be seen here, as where oneDNN keeps them: the checkpoint's count.
+    assert loaded["weights_bytes"] == weights_bytes(ARCH, formats_for("fp32"))
+    assert loaded["details"]["weights_bytes_from"] == "the checkpoint's tensors"
     answer = run(worker, batch=3, prompt=10, outputs=5)
     assert answer["submit_ns"] < answer["first_token_ns"] < answer["last_token_ns"]
     assert len(answer["step_ns"]) == 5
