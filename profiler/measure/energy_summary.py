@@ -130,7 +130,6 @@ _HINTS: dict[str, tuple[str, str]] = {
         "readings are missing in the window of a phase",
         "something starved the sampler: look at the load",
     ),
-    "widened": ("a window was moved outwards to the next reading", "something starved the sampler"),
     "read_failures": ("some reads of a sensor failed", "see the system log for the device's driver"),
     "constant_reading": ("a power sensor never changed", "compare it with the vendor's own tool"),
     "aliasing_risk": ("decode steps and power readings may be in step", "compare with another batch"),

@@ -112,23 +112,17 @@ class Sensing:
         """
         if meter.unavailable is not None:
             return self.no_energy(meter, t0_ns, t1_ns, meter.unavailable)
-        parts = self._parts(meter, t0_ns, t1_ns, step_s, widen=True)
-        if len({(energy.t0_ns, energy.t1_ns) for _, energy in parts}) > 1:
-            parts = self._parts(meter, t0_ns, t1_ns, step_s, widen=False)
+        # Never widened: the tokens are those of this window, and a pause in the reads makes the bound wider.
+        parts = [
+            (info, self._sampler.energy(info.key, t0_ns, t1_ns, widen=False, step_period_s=step_s))
+            for info in meter.sensors
+        ]
         return refuse_if_too_wide(total(parts), LIMIT)
 
     def no_energy(self, meter: Meter, t0_ns: int, t1_ns: int, reason: Unavailable) -> Energy:
         """Return that a meter has no energy of a window, and why."""
         simulated = any(info.simulated for info in meter.sensors)
         return Energy(None, None, "none", meter.scope, t0_ns, t1_ns, reason=reason, simulated=simulated)
-
-    def _parts(
-        self, meter: Meter, t0_ns: int, t1_ns: int, step_s: float | None, *, widen: bool
-    ) -> list[tuple[SensorInfo, Energy]]:
-        return [
-            (info, self._sampler.energy(info.key, t0_ns, t1_ns, widen=widen, step_period_s=step_s))
-            for info in meter.sensors
-        ]
 
     def processes(self, device: Device) -> int | None:
         """Return how many processes compute on a device right now, or None where that cannot be known."""

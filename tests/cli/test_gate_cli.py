@@ -112,7 +112,7 @@ def test_the_reasoning_example_on_a_simulated_run(tmp_path: Path) -> None:
     assert by_id["distillation"]["outcome"] == "undecided"
     assert by_id["long-answers"]["outcome"] == "pass"
     assert "--soak 30m" in by_id["keeps-its-speed"]["command"]
-    assert "served measurement" in by_id["busy-hour"]["remedy"]
+    assert "aiprof load URL" in by_id["busy-hour"]["remedy"]
 
 
 def test_the_rack_example_ranks_simulated_boxes(tmp_path: Path, sweep: Callable[..., Path]) -> None:

@@ -156,7 +156,7 @@ def test_made_up_time_has_no_energy(gpu: dict[str, str], tmp_path: Path) -> None
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[dict[str, str]]:
+def server(tmp_path: Path) -> Iterator[tuple[dict[str, str], PowercapTree]]:
     """Two packages of 100 W and memory of 20 W, as files that somebody keeps up to date."""
     root = tmp_path / "root"
     zones: dict[str, tuple[Profile, int, int]] = {}
@@ -168,12 +168,13 @@ def server(tmp_path: Path) -> Iterator[dict[str, str]]:
         machines.write(root, machines.zone(folder, name, 0))
         zones[folder] = (Profile([(0.0, watts)]), 5_000_000 * (len(zones) + 1), 262143328850)
     tree = PowercapTree(root, zones, time.monotonic())
-    yield {"AIPROF_SYSFS_ROOT": str(root)}
+    yield {"AIPROF_SYSFS_ROOT": str(root)}, tree
     tree.stop()
 
 
-def test_a_cpu_with_a_powercap_tree(server: dict[str, str], tmp_path: Path) -> None:
-    done = sweep(tmp_path / "run", "--device", "cpu", *ONE, environment=server)
+def test_a_cpu_with_a_powercap_tree(server: tuple[dict[str, str], PowercapTree], tmp_path: Path) -> None:
+    environment, tree = server
+    done = sweep(tmp_path / "run", "--device", "cpu", *ONE, environment=environment)
     assert done.returncode == 0, done.stderr
     run = read_run(tmp_path / "run")
     (case,) = run.cases
@@ -181,14 +182,15 @@ def test_a_cpu_with_a_powercap_tree(server: dict[str, str], tmp_path: Path) -> N
     assert case.simulated
     assert "simulated" in {flag.code for flag in case.flags}
     # On a busy machine the tree itself is late; it is the sum of two packages, and memory is not in it.
+    late = 0.3 + tree.longest_pause_s
     power = case.measurements["power_mean_w"]
-    assert power.value == pytest.approx(200.0, rel=0.3)
+    assert power.value == pytest.approx(200.0, rel=late)
     assert power.scope == "package"
     assert {item.covers for item in case.energies} == {"device", "cpu-package-0", "cpu-package-1", "dram"}
     for name in FIGURES:
         assert case.measurements[name].value is not None, (name, case.measurements[name].reason)
     package = records_of(case, "trials", "cpu-package-0")
-    assert package.joules / package.active_s == pytest.approx(100.0, rel=0.3)
+    assert package.joules / package.active_s == pytest.approx(100.0, rel=late)
 
 
 def test_without_any_sensor_the_sweep_says_what_would_help(tmp_path: Path) -> None:
