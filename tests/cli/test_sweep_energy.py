@@ -91,7 +91,10 @@ def test_every_phase_has_an_energy_within_its_own_bound(gpu_run: Run) -> None:
         for name in FIGURES:
             if name == "decode_energy_per_token_j" and case.spec.output_tokens == 1:
                 continue
-            assert case.measurements[name].value is not None, (name, case.measurements[name].reason)
+            measurement = case.measurements[name]
+            if name == "power_max_1s_w" and "less than the second" in (measurement.reason or ""):
+                continue  # few and slow requests on a busy machine
+            assert measurement.value is not None, (name, measurement.reason)
         for item in case.energies:
             # The GPU takes 300 W whatever happens: pauses taken out or not, net of them nothing is left.
             if item.joules is not None and item.bound_j is not None:
