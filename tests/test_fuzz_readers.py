@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from fuzz_mutations import damaged_json
 from fuzz_readers import fuzz_once
-from fuzz_targets import TARGETS, Target
+from fuzz_target import Target
+from fuzz_targets import TARGETS
 
 from profiler.errors import UsageError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ def command(name: str | None, files: tuple[Path, ...], measured: str | None, as_
     if as_json:
         _print_json(_as_json(part))
     else:
-        _print(_everything(part))
+        _print(_everything(part), 110)
 
 
 def _measured(part: Hardware, text: str) -> Hardware:
@@ -143,8 +144,14 @@ def _everything(part: Hardware) -> Table:
     table.add_column("what", no_wrap=True)
     table.add_column("value", overflow="fold")
     table.add_column("where it stands", overflow="fold")
-    for what, value, source in _rows(part):
-        table.add_row(what, Text(printable(value)), Text(printable(source)))
+    rows = list(_rows(part))
+    counts = Counter(source for _, _, source in rows if source)
+    # What several numbers share is written once, below them.
+    numbers = {source: f"[{n}]" for n, source in enumerate((s for s in counts if counts[s] > 1), 1)}
+    for what, value, source in rows:
+        table.add_row(what, Text(printable(value)), Text(printable(numbers.get(source, source))))
+    for source, number in numbers.items():
+        table.add_row(Text(number), Text(printable(source)), "")
     return table
 
 
@@ -219,12 +226,12 @@ def _print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False))
 
 
-def _print(table: Table) -> None:
+def _print(table: Table, piped_width: int = 100_000) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 100_000  # a file or a pipe has no width: one line per row, whole
+        console.width = piped_width  # a file or a pipe has no width of its own
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():

@@ -200,6 +200,7 @@ def test_killed_at_any_moment_every_finished_case_is_valid_and_resume_finishes(
 def test_two_sweeps_cannot_write_to_one_run(tmp_path: Path) -> None:
     running = Running(tmp_path)
     running.wait_for_cases(1)
+    running.hold()
     second = aiprof("sweep", "--resume", running.run, cwd=tmp_path)
     running.process.kill()
     running.process.communicate()

@@ -147,5 +147,6 @@ def test_shares_keep_the_budget_and_give_everyone_the_least(
     assert len(planned) + len(skipped) == len(cases)
     assert sum(case.seconds for case in planned) <= budget_s * (1 + 1e-9)
     for case in planned:
+        assert case.predicted is not None
         assert case.seconds >= least_seconds(case.predicted, starts) * (1 - 1e-9)
         assert case.seconds <= wanted_seconds(case.predicted, starts, 20) * (1 + 1e-9)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from profiler.worker import collectives, copies, matrix_rate, timed, torch_devices, torch_probes
+from profiler.worker import bandwidth, collectives, copies, matrix_rate, timed, torch_devices, torch_probes
 from profiler.worker.protocol import EngineError
 
 pytestmark = pytest.mark.torch
@@ -111,7 +111,7 @@ def test_a_copy_counts_what_is_read_and_what_is_written(monkeypatch: pytest.Monk
         return [1.0]
 
     monkeypatch.setattr(timed, "fastest_rates", rates)
-    monkeypatch.setattr(copies.bandwidth, "last_level_cache_bytes", lambda: 0)
+    monkeypatch.setattr(bandwidth, "last_level_cache_bytes", lambda: 0)
     answer = copies.copy_bandwidth(CPU, 1 << 20, 1)
     assert copied == dict.fromkeys(("copy", "four_parts"), 2.0 * (1 << 20))
     assert answer["buffer_bytes"] == 1 << 20
@@ -129,7 +129,7 @@ def test_both_ways_of_copying_copy_everything(monkeypatch: pytest.MonkeyPatch) -
         return [1.0]
 
     monkeypatch.setattr(timed, "fastest_rates", rates)
-    monkeypatch.setattr(copies.bandwidth, "last_level_cache_bytes", lambda: 0)
+    monkeypatch.setattr(bandwidth, "last_level_cache_bytes", lambda: 0)
     copies.copy_bandwidth(CPU, 1 << 20, 1)
     assert targets == [(1 << 20) / 4] * 2
 
