@@ -257,12 +257,14 @@ def read_recording(path: Path) -> Recording:
             if file.schema_arrow.names != _SCHEMA.names:
                 raise _refused(path, "is damaged: its columns are not those of a recording")
             table = file.read().cast(_SCHEMA)
+            # Damage that no checksum covers shows only when the columns are looked into.
+            table.validate(full=True)
+        return Recording(header, _reads(path, header, table))
     except FileNotFoundError as error:
         raise _refused(path, "there is no such file") from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise _refused(path, f"is damaged or no Parquet file ({line[:120]})") from error
-    return Recording(header, _reads(path, header, table))
 
 
 def _header(path: Path, text: bytes) -> RecordingHeader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +184,14 @@ def test_nothing_is_left_of_a_recording_that_failed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_column_name_that_is_no_text_is_refused(recording: Path) -> None:
+    whole, refused = recording.read_bytes(), 0
+    for place in (found.start() for found in re.finditer(b"sensor|raw|failure", whole)):
+        recording.write_bytes(whole[:place] + b"\xb3" + whole[place + 1 :])
+        try:
+            read_recording(recording)
+        except InputFileError:
+            refused += 1  # some of the places are nobody's name
+    assert refused > 2
