@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from profiler.cli.durations import Duration
 from profiler.errors import AiprofError, UsageError
 
 if TYPE_CHECKING:
@@ -22,24 +23,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 ENDPOINT = "endpoint"
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h)?")
 _CHALLENGE = re.compile(r"[A-Za-z0-9._:-]{8,200}")
-_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
-
-
-class Duration(click.ParamType[float]):
-    """A time such as ``90s``, ``5m`` or ``1h``, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds, or refuse with what would be understood."""
-        if isinstance(value, float):
-            return value
-        match = _DURATION.fullmatch(str(value).strip())
-        if match is None or float(match[1]) <= 0:
-            self.fail(f"'{value}' is not a duration; write 90s, 5m or 1h", param, ctx)
-        return float(match[1]) * _UNIT_SECONDS[match[2]]
 
 
 def _options(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:

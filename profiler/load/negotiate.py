@@ -157,8 +157,9 @@ def _only_model(job: Job) -> str:
     names = models_of(job)
     if len(names) == 1:
         return names[0]
-    known = f"it has {', '.join(names[:10])}" if names else "it does not list its models"
-    raise UsageError(f"give --model NAME: {known}")
+    if not names:
+        raise UsageError("no server answers there, or it does not list its models; then give --model NAME")
+    raise UsageError(f"give --model NAME: it has {', '.join(names[:10])}")
 
 
 def models_of(job: Job, fetch: Callable[[Job], bytes] | None = None) -> list[str]:
