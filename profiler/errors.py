@@ -67,7 +67,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     by_lower = {candidate.lower(): candidate for candidate in known}
     # Half a name is more likely meant than a whole one of similar spelling (fp8: fp8-block128, not fp32).
     matches = sorted(
-        candidate for candidate in by_lower if len(name) > 1 and candidate.startswith(name.lower())
+        (candidate for candidate in by_lower if len(name) > 1 and candidate.startswith(name.lower())),
+        key=lambda candidate: (len(candidate), candidate),
     )
     matches = matches or difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     return f"; did you mean '{by_lower[matches[0]]}'?" if matches else ""

@@ -20,7 +20,8 @@ from profiler.analysis.compare_match import (
     inventory,
     pairs_of,
 )
-from profiler.analysis.compare_metrics import METRICS, MetricComparison, compared_metrics
+from profiler.analysis.compare_metric import MetricComparison
+from profiler.analysis.compare_metrics import METRICS, compared_metrics
 from profiler.analysis.compare_reasons import Neighbours, why_left_over
 from profiler.analysis.compare_types import (
     CaseComparison,
@@ -48,6 +49,7 @@ __all__ = [
     "compare_runs",
 ]
 
+UNKNOWN: Final = "unknown"
 MATCHES: Final[tuple[Match, ...]] = ("same-formats", "same-fidelity")
 
 
@@ -204,6 +206,8 @@ def _case(baseline: Evidence, candidate: Evidence, metrics: tuple[MetricComparis
         )
         if one != other
     ]
+    if baseline.is_load and UNKNOWN in left.formats:
+        notes.append("a server by URL does not say its number formats: they may differ")
     return CaseComparison(
         scenario=spec.scenario,
         variant=spec.variant,
@@ -217,6 +221,7 @@ def _case(baseline: Evidence, candidate: Evidence, metrics: tuple[MetricComparis
         candidate=right,
         metrics=metrics,
         notes=tuple(notes),
+        load=spec.load_label,
     )
 
 
@@ -257,4 +262,5 @@ def _unmatched(spec: CaseSpec, kind: UnmatchedKind, reason: str, measured_on: st
         output_tokens=spec.output_tokens,
         batch=spec.batch,
         seed=spec.seed,
+        load=spec.load_label,
     )

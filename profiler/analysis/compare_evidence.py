@@ -59,6 +59,24 @@ SPEED_METRICS: Final[Mapping[str, SpeedMetric]] = {
 }
 """Compared with an interval over starts."""
 
+LOAD_METRICS: Final = (
+    "output_tokens_per_s",
+    "output_tokens_per_s_steady",
+    "requests_per_s",
+    "ttft_s",
+    "ttft_p50_s",
+    "ttft_p99_observed_s",
+    "tpot_s",
+    "tpot_p50_s",
+    "tpot_p99_observed_s",
+    "e2e_s",
+    "e2e_p50_s",
+    "e2e_p99_observed_s",
+    "goodput_requests_per_s",
+    "slo_attainment",
+)
+"""Of loads on a server, compared with an interval over loads; none follows from another."""
+
 PLAIN_METRICS: Final = (
     "power_mean_w",
     "power_max_1s_w",
@@ -96,13 +114,23 @@ class Evidence:
 
     @property
     def starts(self) -> int:
-        """Number of starts that count and have measured trials."""
-        return len(self._trials)
+        """Number of starts that count and have measured trials; of a load, how often it was made."""
+        return len(self.cases) if self.is_load else len(self._trials)
+
+    @property
+    def is_load(self) -> bool:
+        """Whether it is a load on a server: its replicates are whole loads."""
+        return self.spec.load is not None
 
     @property
     def flags(self) -> tuple[str, ...]:
         """Codes of all flags, each once."""
         return tuple(dict.fromkeys(flag.code for case in self.cases for flag in case.flags))
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What goodput and attainment of each load go by, as one text per load."""
+        return tuple(", ".join(case.served.slos) for case in self.cases if case.served is not None)
 
     def start_means(self, phase: PhaseName) -> list[float] | str:
         """Return the mean time of the phase in each start, or why there is none.
@@ -110,6 +138,19 @@ class Evidence:
         Only starts that were not replaced count, and only trials after warm-up.
         """
         return self._start_means[phase]
+
+    def load_values(self, metric: str) -> list[float] | str:
+        """Return a metric of each load, or why it is missing in one of them."""
+        values: list[float] = []
+        low, high = VALUE_RANGE
+        for case in self.cases:
+            found = case.measurements.get(metric)
+            if found is None or found.value is None:
+                return (found and found.reason) or "not measured in this case"
+            if not low <= found.value <= high:
+                return f"the record says {found.value:.3g} {found.unit}, which has no ratio"
+            values.append(found.value)
+        return values
 
     @cached_property
     def _trials(self) -> list[list[TrialRecord]]:

@@ -11,14 +11,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from profiler.analysis.compare_evidence import SPEED_METRICS
-from profiler.analysis.compare_metrics import MetricComparison, percent
+from profiler.analysis.compare_evidence import LOAD_METRICS, SPEED_METRICS
+from profiler.analysis.compare_metric import MetricComparison, percent
 from profiler.analysis.compare_statistics import FAMILY_ALPHA, holm, p_below
 from profiler.analysis.compare_types import CaseComparison, Comparison, Unmatched
 from profiler.measure.distributions import student_t_quantile
 
 # A two-sided interval of 95% lies wholly beyond a bound where the one-sided test of 2.5% rejects it.
 ONE_SIDED_ALPHA: Final = FAMILY_ALPHA / 2
+REPLICATED: Final = tuple(dict.fromkeys((*SPEED_METRICS, *LOAD_METRICS)))
+"""Metrics that can have an interval over starts or loads."""
 DEFAULT_METRICS: Final = tuple(name for name, metric in SPEED_METRICS.items() if metric.is_rate)
 
 
@@ -88,6 +90,7 @@ class _Figure:
     candidate: str
     case: CaseComparison
     metric: str
+    follows_from: str
     log_speed: float
     standard_error: float
     df: float
@@ -102,14 +105,14 @@ def judge_threshold(
         comparison: from :func:`profiler.analysis.compare.compare_runs`.
         threshold: the loss of speed that is tolerated, a fraction from 0 up to below 1. For a time
             it is the loss of the rate that belongs to it: 3% is 1 / 0.97 of the time.
-        metrics: names of speed metrics.
+        metrics: names of :data:`REPLICATED`.
 
     Raises:
-        ValueError: the threshold is out of range, or a metric has no interval over starts by nature.
+        ValueError: the threshold is out of range, or a metric has no interval over starts or loads by nature.
     """
     if not 0 <= threshold < 1:
         raise ValueError(f"a threshold is at least 0 and below 1, not {threshold}")
-    if unknown := [name for name in metrics if name not in SPEED_METRICS]:
+    if unknown := [name for name in metrics if name not in REPLICATED]:
         raise ValueError(f"no threshold can be held against {', '.join(unknown)}")
     figures: list[_Figure] = []
     judgements: list[Judgement] = []
@@ -133,8 +136,11 @@ def judge_threshold(
 def _figure(candidate: str, case: CaseComparison, found: MetricComparison) -> _Figure | None:
     if found.log_ratio is None or found.standard_error is None or found.df is None:
         return None
-    sign = 1 if SPEED_METRICS[found.metric].is_rate else -1
-    return _Figure(candidate, case, found.metric, sign * found.log_ratio, found.standard_error, found.df)
+    sign = -1 if found.unit == "s" else 1
+    return _Figure(
+        candidate, case, found.metric, found.follows_from or found.metric,
+        sign * found.log_ratio, found.standard_error, found.df,
+    )  # fmt: skip
 
 
 def _judged(figures: Sequence[_Figure], threshold: float) -> Iterable[Judgement]:
@@ -163,7 +169,7 @@ def _judged(figures: Sequence[_Figure], threshold: float) -> Iterable[Judgement]
 
 
 def _evidence(figure: _Figure) -> tuple[str, int, str]:
-    return figure.candidate, id(figure.case), SPEED_METRICS[figure.metric].phase
+    return figure.candidate, id(figure.case), figure.follows_from
 
 
 def _change(log_speed: float) -> str:
@@ -177,7 +183,7 @@ def _lost(candidate: str, baseline: str, unmatched: Sequence[Unmatched]) -> Iter
         if case.measured_on not in (baseline, "both"):
             continue
         status: Status = "regression" if case.kind == "failed" else "undecided"
-        label = _label(case.scenario, case.variant, case.model, case.formats, case.batch)
+        label = _label(case.scenario, case.variant, case.model, case.formats, case.load)
         yield Judgement(candidate, case.case_id, label, None, status, None, case.reason)
 
 
@@ -189,10 +195,10 @@ def _of_case(
     reason: str,
     speed_ratio: float | None = None,
 ) -> Judgement:
-    label = _label(case.scenario, case.variant, case.model, case.baseline.formats, case.batch)
+    label = _label(case.scenario, case.variant, case.model, case.baseline.formats, case.load)
     return Judgement(candidate, case.baseline.case_ids[0], label, metric, status, speed_ratio, reason)
 
 
-def _label(scenario: str, variant: str, model: str, formats: str, batch: int) -> str:
+def _label(scenario: str, variant: str, model: str, formats: str, load: str) -> str:
     shortened = "" if variant == "full" else f" ({variant})"
-    return f"{scenario}{shortened} · {model} · {formats} · batch {batch}"
+    return f"{scenario}{shortened} · {model} · {formats} · {load}"

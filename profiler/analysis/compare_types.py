@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from profiler.analysis.compare_match import Match, UnmatchedKind
-from profiler.analysis.compare_metrics import MetricComparison
+from profiler.analysis.compare_metric import MetricComparison
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CaseSource:
         case_ids: the records; several only where runs are pooled.
         model: the model's name there.
         formats: ``bf16``, or all three number formats where they differ.
-        starts: starts that count.
+        starts: starts that count; of a load, how often it was made.
         flags: codes of all flags.
         simulated: whether any part did not come from hardware.
     """
@@ -68,6 +68,7 @@ class CaseComparison:
     Attributes:
         metrics: speeds first; a metric that neither side has is left out.
         notes: what else differs between the two sides, one line each.
+        load: how many requests at once, in words: ``batch 8``, ``8 users``, ``2 req/s poisson``.
     """
 
     scenario: str
@@ -82,6 +83,7 @@ class CaseComparison:
     candidate: CaseSource
     metrics: tuple[MetricComparison, ...]
     notes: tuple[str, ...]
+    load: str
 
     def metric(self, name: str) -> MetricComparison | None:
         """Return one metric, or None when neither side has it."""
@@ -97,6 +99,7 @@ class Unmatched:
         reason: why, in one line.
         measured_on: letter of the side that has a result, ``both`` or ``none``.
         case_id: id of the case on the side it is named after.
+        load: how many requests at once, in words.
     """
 
     kind: UnmatchedKind
@@ -111,6 +114,7 @@ class Unmatched:
     output_tokens: int
     batch: int
     seed: int
+    load: str
 
 
 @dataclass(frozen=True)

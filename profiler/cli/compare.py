@@ -68,7 +68,7 @@ def command(
 
     RUN is a run's folder, its name under ./runs, or a folder of runs. The first run is the one that
     the others are compared with. Differences are judged over starts: with one start per case nothing
-    is decided.
+    is decided. Loads of `aiprof load` are judged over loads: make each several times, and add --pool.
 
     Exit codes with --threshold: 0 no regression was found, 1 a regression beyond it is certain or a
     case that worked now fails, 3 nothing could be judged (with --strict: not everything).
@@ -107,9 +107,10 @@ def command(
 
 
 def _check_metrics(metrics: Sequence[str], *, judged: bool) -> None:
-    from profiler.analysis.compare_evidence import PLAIN_METRICS, SPEED_METRICS
+    from profiler.analysis.compare import METRICS
+    from profiler.analysis.compare_threshold import REPLICATED
 
-    known = SPEED_METRICS if judged else (*SPEED_METRICS, *PLAIN_METRICS)
+    known = REPLICATED if judged else METRICS
     for name in metrics:
         if name not in known:
             what = "metric with an interval over starts" if judged else "metric to compare"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiler.load import latency
+from profiler.load.intervals import LATENCIES, SCOPE, latency_figures, steady_rates
 from profiler.load.search import judge
 from profiler.load.slo import Slo
 from profiler.load.table import Requests
@@ -16,8 +17,7 @@ from profiler.load.vitals import Vitals
 from profiler.measure.percentiles import percentile_upper_bound
 from profiler.results.schema import CaseSpec, ClientCeiling, LoadProcess, Measurement, ServedRecord
 
-SCOPE = "one_load"
-PERCENTILES = (50, 90, 95, 99)
+BOUNDED = (90, 95, 99)
 GAP_PERCENTILES = (50, 99)
 
 
@@ -42,42 +42,29 @@ def measurements(
         "e2e_scheduled": latency.e2e_s(requests, "scheduled"),
     }
     for name, values in times.items():
-        found |= _latencies(name, values, requests.ok)
+        found |= _latencies(name, values, requests)
     found |= _gaps(latency.gaps_s(requests))
     found |= _throughput(requests, concurrency)
+    found |= steady_rates(requests, latency.steady(requests, concurrency), found)
     found |= _goodput(requests, slos)
     return found
 
 
-def _latencies(name: str, values: NDArray[np.float64], ok: NDArray[np.bool_]) -> dict[str, Measurement]:
+def _latencies(name: str, values: NDArray[np.float64], requests: Requests) -> dict[str, Measurement]:
     """Return mean and percentiles; in percentiles a failed request is infinitely slow."""
-    known = values[np.isfinite(values)]
+    known, ok = values[np.isfinite(values)], requests.ok
     if not len(known):
         reason = "no request succeeded" if not ok.any() else "no request has one"
-        names = [f"{name}_s", *(f"{name}_p{share}_s" for share in PERCENTILES)]
+        names = [f"{name}_s", *(f"{name}_p{share}_s" for share in (50, *BOUNDED))]
+        names += [f"{name}_p{share}_observed_s" for share in BOUNDED if name in LATENCIES]
         return {each: Measurement.missing("s", reason) for each in names}
-    found = {
-        f"{name}_s": Measurement(
-            value=float(known.mean()),
-            unit="s",
-            n=len(known),
-            method="mean of successful requests",
-            scope=SCOPE,
-        )
-    }
     # Successful requests without the metric (one token has no TPOT) are left out; failed ones are not.
     entered = np.concatenate([known, np.full(int((~ok).sum()), np.inf)])
-    for share in PERCENTILES:
-        found[f"{name}_p{share}_s"] = _percentile(entered, share)
-    return found
+    bounds = {f"{name}_p{share}_s": _bound(entered, share) for share in BOUNDED}
+    return latency_figures(name, values, requests) | bounds
 
 
-def _percentile(values: NDArray[np.float64], share: int) -> Measurement:
-    if share == 50:
-        middle = float(np.quantile(values, 0.5, method="inverted_cdf"))
-        if not np.isfinite(middle):
-            return Measurement.missing("s", "half of the requests failed")
-        return Measurement(value=middle, unit="s", n=len(values), method="median of requests", scope=SCOPE)
+def _bound(values: NDArray[np.float64], share: int) -> Measurement:
     bound = percentile_upper_bound(np.maximum(values, 1e-9), share)
     if bound.value is None:
         return Measurement.missing("s", bound.reason or "unknown")

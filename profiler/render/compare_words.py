@@ -17,7 +17,7 @@ from profiler.analysis.compare import (
     Side,
     Unmatched,
 )
-from profiler.analysis.compare_metrics import percent
+from profiler.analysis.compare_metric import percent
 from profiler.analysis.compare_threshold import Judgement, ThresholdReport
 from profiler.render.units import UNKNOWN, format_bytes, format_rate, format_seconds
 from profiler.results.read import printable
@@ -26,9 +26,19 @@ LABELS: Final = {
     "prefill_tokens_per_s": "prefill tok/s",
     "decode_tokens_per_s": "decode tok/s",
     "output_tokens_per_s": "output tok/s",
+    "output_tokens_per_s_steady": "steady tok/s",
+    "requests_per_s": "requests/s",
     "ttft_s": "TTFT",
+    "ttft_p50_s": "TTFT p50",
+    "ttft_p99_observed_s": "TTFT p99",
     "tpot_s": "TPOT",
+    "tpot_p50_s": "TPOT p50",
+    "tpot_p99_observed_s": "TPOT p99",
     "e2e_s": "end to end",
+    "e2e_p50_s": "e2e p50",
+    "e2e_p99_observed_s": "e2e p99",
+    "goodput_requests_per_s": "goodput req/s",
+    "slo_attainment": "SLO attainment",
     "power_mean_w": "mean W",
     "power_max_1s_w": "max 1 s W",
     "energy_per_output_token_j": "J/token",
@@ -46,6 +56,12 @@ DEFAULT_METRICS: Final = (
     "prefill_tokens_per_s",
     "decode_tokens_per_s",
     "output_tokens_per_s",
+    "ttft_p50_s",
+    "ttft_p99_observed_s",
+    "tpot_p50_s",
+    "tpot_p99_observed_s",
+    "goodput_requests_per_s",
+    "slo_attainment",
     "power_mean_w",
     "energy_per_output_token_j",
     "peak_engine_bytes",
@@ -74,7 +90,7 @@ def case_label(case: CaseComparison | Unmatched) -> str:
     """Return what tells a case from the others, escaped."""
     formats = case.formats if isinstance(case, Unmatched) else case.baseline.formats
     shortened = "" if case.variant == "full" else f" ({case.variant})"
-    parts = (clipped(case.scenario) + shortened, clipped(case.model), clipped(formats), f"batch {case.batch}")
+    parts = (clipped(case.scenario) + shortened, clipped(case.model), clipped(formats), case.load)
     return " · ".join(parts)
 
 
@@ -210,8 +226,11 @@ def footnotes(comparison: Comparison, names: Sequence[str]) -> list[str]:
         notes.append(CORRECTED)
     if any(metric.ratio_ci95_recorded for metric in metrics):
         notes.append(RECORDED)
-    if any(metric.baseline_starts == 1 or metric.candidate_starts == 1 for metric in metrics):
+    once = [metric for metric in metrics if 1 in (metric.baseline_starts, metric.candidate_starts)]
+    if any(not metric.is_load for metric in once):
         notes.append("one start on either side decides nothing; make three: --preset standard, or --starts 3")
+    if any(metric.is_load for metric in once):
+        notes.append("one load on either side decides nothing; make each three times and add --pool")
     return notes
 
 

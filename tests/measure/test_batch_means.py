@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler.measure.batch_means import percentile_interval, requests_needed
+from profiler.measure.batch_means import (
+    percentile_interval,
+    rate_interval_from_slices,
+    request_mean_interval,
+    requests_needed,
+)
 
 Z = {
     50: 0.0,
@@ -71,3 +76,40 @@ def test_the_unit_does_not_matter(n: int, factor: float) -> None:
 def test_what_is_no_percentile_is_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 100"):
         percentile_interval([1.0] * 500, bad)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("n", [100, 1000])
+def test_intervals_of_means_cover_the_true_mean(n: int, phi: float) -> None:
+    truth = math.exp(0.5)
+    found = [request_mean_interval(row) for row in latencies(200, n, phi, n)]
+    covered = sum(
+        one.low <= truth <= one.high for one in found if one.low is not None and one.high is not None
+    )
+    # 95% of 200 are 190; three standard errors below that are 181.
+    assert covered >= 181
+
+
+def test_a_mean_of_few_requests_has_no_interval() -> None:
+    few = request_mean_interval([2.0] * 99)
+    assert (few.mean, few.interval) == (2.0, None)
+    assert "100" in (few.reason or "")
+
+
+@pytest.mark.parametrize("slice_in_tau", [1, 3])
+def test_rates_from_slices_cover_the_truth_when_speed_drifts(slice_in_tau: int) -> None:
+    """The speed of a server wanders with the correlation time of a request; slices are at least as long."""
+    steps, rng = 10, np.random.default_rng(slice_in_tau)
+    noise = rng.standard_normal((200, 20 * slice_in_tau * steps))
+    phi = math.exp(-1 / steps)
+    for i in range(1, noise.shape[1]):
+        noise[:, i] = phi * noise[:, i - 1] + math.sqrt(1 - phi * phi) * noise[:, i]
+    slices = (1 + 0.1 * noise).reshape(200, 20, -1).mean(axis=2)
+    found = [rate_interval_from_slices(float(row.mean()), row, 1) for row in slices]
+    covered = sum(one.low <= 1 <= one.high for one in found if one.low is not None and one.high is not None)
+    assert covered >= 181
+
+
+def test_a_slice_without_anything_leaves_no_interval() -> None:
+    found = rate_interval_from_slices(5.0, [10.0, 0.0] * 10, 7)
+    assert (found.mean, found.interval, found.n) == (5.0, None, 7)
