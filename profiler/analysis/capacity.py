@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from profiler.analysis.evidence import CaseEvidence
 from profiler.analysis.figures import Figure, figure_of
-from profiler.measure.plan import RESERVE_BYTES, RESERVE_FRACTION
+from profiler.measure.plan import capacity_tokens
 
 GroupKey = tuple[str, str, str, str, str, str]
 
@@ -81,12 +80,11 @@ def _reckoned(name: str, case: CaseEvidence, context_tokens: int | None) -> Figu
         return Figure.missing("the device does not say how much memory it has")
     per_token = predicted.kv_cache_bytes / (case.spec.batch * _length(case))
     weights = figure_of("weights_bytes", case).value or float(predicted.weights_bytes)
-    if per_token <= 0:
+    tokens = capacity_tokens(total, weights, per_token)
+    if tokens is None:
         return Figure.missing("the record predicts no KV cache")
-    free = (total - RESERVE_BYTES) / (1 + RESERVE_FRACTION) - weights
-    tokens = max(0.0, math.floor(free / per_token))
     note = "from device memory, weights, reserve and cache bytes per token; the engine did not report it"
-    return Figure("exact", _users(name, tokens, context_tokens), predicted=True, note=note)
+    return Figure("exact", _users(name, float(tokens), context_tokens), predicted=True, note=note)
 
 
 def _users(name: str, tokens: float, context_tokens: int | None) -> float:

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from profiler.backends.base import Backend, Device, Unavailable
+from profiler.backends.base import Backend, Device, DeviceMemory, Unavailable
 from profiler.backends.match import misplaced
 from profiler.measure.context import MeasuredStart, StartFailedError
-from profiler.results.schema import CaseSpec, Measurement, MemoryReadings
+from profiler.measure.sensing import Polled
+from profiler.results.schema import CaseSpec, Flag, Measurement, MemoryReadings
 
-REPORTED = "reported by the engine"
-FREE_OVER_CACHE = (
-    "free device memory after the trials and the cache's own, less what the activations peaked at, over the "
-    "cache's bytes per token; smallest of the starts"
-)
+REPORTED = "reported by the engine, which set its cache aside"
+FREE_OVER_CACHE = "(free after the trials + cache - peak of activations) / cache bytes per token"
+MADE_UP = "made up"
+"""What the fake engine names as its source: it may pretend another device than the fake library."""
+DISAGREES = 0.05
+"""Part of what is free by which engine and device may differ before it is said."""
+
+
+class Samples(NamedTuple):
+    """Memory between the stages of a start, and what the sampler read meanwhile.
+
+    Attributes:
+        device: in use on the device, bytes.
+        host: in use on the host, bytes.
+        last: the device's own counters after the trials, or None.
+        polled: by the sampler, or None where it reads no memory of the device.
+    """
+
+    device: list[int]
+    host: list[int]
+    last: DeviceMemory | None = None
+    polled: Polled | None = None
 
 
 def free_bytes(backend: Backend, device: Device) -> int | None:
@@ -48,26 +66,66 @@ def memory_measurements(spec: CaseSpec, outcomes: Sequence[MeasuredStart]) -> di
         outcomes: the starts that count, at least one.
     """
     read = _readings(outcomes)
-    sampled = [value for item in read for value in item.device_used_bytes]
     host = [value for item in read for value in item.host_used_bytes]
     no_peak = next((item.no_peak_reason for item in read if item.no_peak_reason), "not reported")
     weights, cache = [item.weights_bytes for item in read], [item.kv_cache_bytes for item in read]
     engine, process = [item.peak_engine_bytes for item in read], [item.peak_process_bytes for item in read]
     copies = [item.weight_copies_bytes for item in read]
     no_process = "the engine's process did not report it"
-    samples, allocated = "largest of the samples between stages", "allocated by the engine"
+    allocated = "allocated by the engine"
+    from_what = _named(item.peak_process_source for item in read) or "resident set"
     return {
         "weights_bytes": _largest(weights, "not reported", allocated, "engine"),
         "weight_copies_bytes": _largest(copies, "not reported", allocated, "engine"),
         "kv_cache_bytes": _largest(cache, "not reported", allocated, "engine"),
         "peak_engine_bytes": _largest(engine, no_peak, "peak of the engine's allocator", "engine"),
-        "peak_process_bytes": _largest(process, no_process, "peak resident set of the worker", "process"),
-        "max_sampled_device_bytes": _largest(
-            sampled, "the device's memory cannot be read", samples, "device"
+        "peak_process_bytes": _largest(process, no_process, f"peak of the worker ({from_what})", "process"),
+        "max_sampled_device_bytes": _device(read),
+        "max_sampled_host_bytes": _largest(
+            host, "the host's memory cannot be read", "largest of the samples between stages", "host"
         ),
-        "max_sampled_host_bytes": _largest(host, "the host's memory cannot be read", samples, "host"),
         **_capacity(spec, read),
     }
+
+
+def memory_flags(outcomes: Sequence[MeasuredStart]) -> list[Flag]:
+    """Return the flag of an engine that sees other free memory than its device's counters, or nothing."""
+    for item in _readings(outcomes):
+        engine, counted = item.device_free_bytes, item.counted_free_bytes
+        if engine is None or counted is None or item.device_free_source == MADE_UP:
+            continue
+        if abs(engine - counted) <= DISAGREES * max(engine, counted):
+            continue
+        text = (
+            f"{engine / 1e9:.2f} GB of the device were free to the engine, {counted / 1e9:.2f} GB to "
+            f"{item.device_source or 'its counters'}"
+        )
+        hint = "the smaller counts; look for other work on the device, and whether it is the right one"
+        return [Flag(code="memory_disagrees", text=text, hint=hint)]
+    return []
+
+
+def _device(read: Sequence[MemoryReadings]) -> Measurement:
+    between = [value for item in read for value in item.device_used_bytes]
+    polled = [item.polled_device_bytes for item in read if item.polled_device_bytes is not None]
+    if not between and not polled:
+        return Measurement.missing("bytes", "the device's memory cannot be read")
+    source = _named(item.device_source for item in read)
+    words = [f"{len(between)} between stages{f' ({source})' if source else ''}"] if between else []
+    reads = sum(item.polled_device_reads for item in read)
+    if polled:
+        words.append(f"{reads} by the sampler ({_named(item.polled_device_sensor for item in read)})")
+    return Measurement(
+        value=float(max(*between, *polled, 0)),
+        unit="bytes",
+        n=len(between) + reads,
+        method=f"total minus free, largest of the samples: {', '.join(words)}",
+        scope="device",
+    )
+
+
+def _named(sources: Iterable[str | None]) -> str:
+    return ", ".join(dict.fromkeys(source for source in sources if source))
 
 
 def _largest(values: Sequence[int | None], reason: str, method: str, scope: str) -> Measurement:
@@ -83,35 +141,40 @@ def readings(loaded: dict[str, Any], memory: dict[str, Any], seen: Samples) -> M
     Args:
         loaded: the worker's answer to ``load``.
         memory: its answer to ``memory`` after the trials.
-        seen: samples of the memory in use on device and host, bytes.
+        seen: samples of the memory on device and host.
     """
-    capacity, copies = memory.get("kv_capacity_tokens"), loaded.get("weight_copies_bytes")
-    held = loaded.get("kv_cache_tokens")
+    polled = seen.polled
     return MemoryReadings(
         weights_bytes=loaded["weights_bytes"],
-        weight_copies_bytes=copies if _is_count(copies) else None,
+        weight_copies_bytes=_count(loaded.get("weight_copies_bytes")),
         kv_cache_bytes=loaded["kv_cache_bytes"],
-        kv_cache_tokens=held if _is_count(held) else None,
+        kv_cache_tokens=_count(loaded.get("kv_cache_tokens")),
         peak_engine_bytes=memory["engine_peak_bytes"],
         no_peak_reason=memory.get("engine_peak_reason"),
         peak_process_bytes=memory["peak_process_bytes"],
+        peak_process_source=_words(memory.get("peak_process_source")),
+        peak_rss_bytes=_count(memory.get("peak_rss_bytes")),
         process_rss_bytes=memory["process_rss_bytes"],
         device_free_bytes=memory["device_free_bytes"],
-        kv_capacity_tokens=capacity if _is_count(capacity) else None,
+        device_free_source=_words(memory.get("device_source")),
+        counted_free_bytes=None if seen.last is None else seen.last.free_bytes,
+        device_source=None if seen.last is None else seen.last.source,
+        kv_capacity_tokens=_count(memory.get("kv_capacity_tokens")),
         device_used_bytes=tuple(seen.device),
         host_used_bytes=tuple(seen.host),
+        polled_device_bytes=None if polled is None else polled.most_bytes,
+        polled_device_reads=0 if polled is None else polled.reads,
+        polled_device_sensor=None if polled is None else polled.sensor,
     )
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _count(value: Any) -> int | None:
+    """Return a count of an engine's answer; what is none is left out."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-class Samples(NamedTuple):
-    """Memory in use between the stages of a start, bytes."""
-
-    device: list[int]
-    host: list[int]
+def _words(value: Any) -> str | None:
+    return value[:200] if isinstance(value, str) else None
 
 
 def _readings(outcomes: Sequence[MeasuredStart]) -> list[MemoryReadings]:
@@ -129,8 +192,11 @@ def _capacity(spec: CaseSpec, read: Sequence[MemoryReadings]) -> dict[str, Measu
             "kv_capacity_tokens": Measurement.missing("tokens", reasons[0]),
             "max_users_at_context": Measurement.missing("users", reasons[0]),
         }
-    reported = any(item.kv_capacity_tokens is not None for item in read)
-    method = REPORTED if reported else FREE_OVER_CACHE
+    method = REPORTED
+    if all(item.kv_capacity_tokens is None for item in read):
+        method = FREE_OVER_CACHE
+        sources = _named(name for item in read for name in (item.device_free_source, item.device_source))
+        method += f"; free by {sources}" if sources else ""
     least = min(tokens)
     return {
         "kv_capacity_tokens": Measurement(
@@ -152,14 +218,15 @@ def _tokens(spec: CaseSpec, read: MemoryReadings) -> int | str:
         return read.kv_capacity_tokens
     if spec.slice is not None:
         return "only a slice of the model was loaded; the rest would take memory of the cache"
-    if read.device_free_bytes is None:
-        return "the engine does not say how much memory of the device is free"
+    free = [value for value in (read.device_free_bytes, read.counted_free_bytes) if value is not None]
+    if not free:
+        return "neither the engine nor the device says how much memory is free"
     if read.kv_cache_bytes <= 0:
         return "the engine reports no cache"
     held = read.kv_cache_tokens or spec.batch * (spec.prompt_tokens + spec.output_tokens)
     per_token = read.kv_cache_bytes / held
-    free = read.device_free_bytes + read.kv_cache_bytes - _released_activations(read)
-    return max(0, int(free / per_token))
+    left = min(free) + read.kv_cache_bytes - _released_activations(read)
+    return max(0, int(left / per_token))
 
 
 def _released_activations(read: MemoryReadings) -> int:
@@ -170,5 +237,6 @@ def _released_activations(read: MemoryReadings) -> int:
     """
     if read.peak_engine_bytes is not None:
         return 0
-    peak, now = read.peak_process_bytes, read.process_rss_bytes
+    peak = read.peak_process_bytes if read.peak_rss_bytes is None else read.peak_rss_bytes
+    now = read.process_rss_bytes
     return 0 if peak is None or now is None else max(0, peak - now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -118,11 +119,20 @@ def predict(candidate: Candidate, read_bytes_per_s: float | None) -> Prediction:
     weights = accounting.weights_bytes(architecture, formats)
     cache = accounting.kv_cache_bytes(architecture, formats.kv_dtype, tokens, point.batch)
     needed = int((weights + cache) * (1 + RESERVE_FRACTION)) + RESERVE_BYTES
+    fits = None
+    if candidate.device.memory_total_bytes is not None and candidate.depth is None:
+        fits = capacity_tokens(candidate.device.memory_total_bytes, weights, cache / (point.batch * tokens))
+    expected = Prediction(
+        weights_bytes=weights,
+        kv_cache_bytes=cache,
+        needed_bytes=needed,
+        kv_capacity_tokens=fits,
+        max_users_at_context=None if fits is None else fits // tokens,
+        trial_s=None,
+        basis="accounting of the architecture; the device's bandwidth was not measured",
+    )
     if read_bytes_per_s is None:
-        basis = "accounting of the architecture; the device's bandwidth was not measured"
-        return Prediction(
-            weights_bytes=weights, kv_cache_bytes=cache, needed_bytes=needed, trial_s=None, basis=basis
-        )
+        return expected
     rate = read_bytes_per_s * FLOPS_PER_BYTE.get(candidate.device.backend, FLOPS_PER_BYTE_ACCELERATOR)
     prefill_s = accounting.prefill_flops(architecture, point.prompt_tokens) * point.batch / rate
     middle = point.prompt_tokens + point.output_tokens // 2
@@ -134,9 +144,23 @@ def predict(candidate: Candidate, read_bytes_per_s: float | None) -> Prediction:
     basis = (
         f"accounting of the architecture at {read_bytes_per_s / 1e9:.1f} GB/s read bandwidth, measured here"
     )
-    return Prediction(
-        weights_bytes=weights, kv_cache_bytes=cache, needed_bytes=needed, trial_s=trial_s, basis=basis
-    )
+    return expected.model_copy(update={"trial_s": trial_s, "basis": basis})
+
+
+def capacity_tokens(memory_bytes: int, weights_bytes: float, bytes_per_token: float) -> int | None:
+    """Return how many tokens of cache fit beside the weights: the rule of :func:`predict` turned round.
+
+    ``(memory - 512 MiB) / (1 + 5%) - weights`` over the bytes per token, rounded down; never below 0.
+
+    Args:
+        memory_bytes: of the device.
+        weights_bytes: of the model in its format.
+        bytes_per_token: of the cache. None is returned where it is 0.
+    """
+    if bytes_per_token <= 0:
+        return None
+    free = (memory_bytes - RESERVE_BYTES) / (1 + RESERVE_FRACTION) - weights_bytes
+    return max(0, math.floor(free / bytes_per_token))
 
 
 def least_seconds(prediction: Prediction, starts: int) -> float:

@@ -24,6 +24,8 @@ READ_BANDWIDTH: Final = "read_bandwidth"
 CEILING_NOT_RECOMPUTED: Final = "its single readings are not in the record"
 PREDICTED_NOT_RECOMPUTED: Final[Mapping[str, str]] = {
     "needed_bytes": "the reserve of the plan is a convention of the version that made it",
+    "kv_capacity_tokens": "as needed_bytes",
+    "max_users_at_context": "as needed_bytes",
     "trial_s": "a guess that shares out time, never a result",
 }
 

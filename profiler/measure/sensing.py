@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from profiler import registry
 from profiler.backends.base import Device, Unavailable
@@ -26,6 +26,20 @@ LIMIT = 0.25
 # Reads of one case are kept, however long it is; a week is longer than any.
 _HISTORY_S = 7 * 86_400.0
 _SETTLE_S = 0.2  # after the sampler's start, which is work too
+
+
+class Polled(NamedTuple):
+    """What the sampler saw of a device's memory.
+
+    Attributes:
+        most_bytes: most in use (total minus free) in any read.
+        reads: how many reads there were.
+        sensor: key of the sensor.
+    """
+
+    most_bytes: int
+    reads: int
+    sensor: str
 
 
 class Sensing:
@@ -129,6 +143,17 @@ class Sensing:
         read = self._counted.get(device.key)
         found = None if read is None else read()
         return found if isinstance(found, int) else None
+
+    def memory_in_use(self, device: Device, begin_ns: int) -> Polled | None:
+        """Return the most memory in use on a device in any read since a moment, or None without reads."""
+        for info in self.states(device):
+            if info.kind != "memory":
+                continue
+            reads = self.series(info, begin_ns, time.monotonic_ns()).good()
+            if len(reads):
+                most = round(int(reads.raw.max()) * info.scale)
+                return Polled(most, len(reads), info.key) if most >= 0 else None
+        return None
 
     def _at_boundaries(self, infos: Sequence[SensorInfo]) -> dict[str, Read]:
         """Return a reader of the process count of each device; it is too slow a call for the sampler."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from profiler.backends.base import Unavailable
+from profiler.backends.base import DeviceMemory, Unavailable
 from profiler.backends.cpu import CpuBackend
 from profiler.ceilings.bandwidth import PROBES_PER_SIDE, probe_read_bandwidth
 from profiler.engines.process import WorkerError, WorkerProcess
@@ -108,7 +108,7 @@ class _Start:
         if self.index == 0:
             self._repeat_prompt(worker)
         self.power.repeat(partial(self._repeat, worker))
-        self._sample_device_memory()
+        seen = self._memory_seen()
         self.stage = "memory"
         memory = worker.request("memory", context.timeouts.probe_s)
         self._enter("probe")
@@ -129,7 +129,7 @@ class _Start:
             measured_s=sum(measured),
             details=loaded["details"],
             dummy_weights=loaded.get("dummy_weights") is True,
-            memory=readings(loaded, memory, Samples(self.seen.device_used, self.seen.host_used)),
+            memory=readings(loaded, memory, seen),
             box=self.watch.readings,
         )
         return StartOutcome(
@@ -192,13 +192,21 @@ class _Start:
     def _probe(self, worker: WorkerProcess, device: str) -> float:
         return probe_read_bandwidth(worker, device, PROBES_PER_SIDE, self.context.timeouts.probe_s).median
 
-    def _sample_device_memory(self) -> None:
+    def _sample_device_memory(self) -> DeviceMemory | None:
         memory = self.context.backend.memory(self.context.device)
-        if not isinstance(memory, Unavailable):
-            self.seen.device_used.append(memory.total_bytes - memory.free_bytes)
         host = CpuBackend().host_memory()
         if not isinstance(host, Unavailable):
             self.seen.host_used.append(host.total_bytes - host.free_bytes)
+        if isinstance(memory, Unavailable):
+            return None
+        self.seen.device_used.append(memory.total_bytes - memory.free_bytes)
+        return memory
+
+    def _memory_seen(self) -> Samples:
+        """Return what was seen of the memory since loading began: by us, and by the sampler."""
+        last = self._sample_device_memory()
+        polled = self.context.sensing.memory_in_use(self.context.device, self.power.whole_ns[0])
+        return Samples(self.seen.device_used, self.seen.host_used, last, polled)
 
     def _warm_up(self, worker: WorkerProcess) -> WarmUp:
         """Run trials until they are steady or their share of the time is used up."""

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from profiler.measure.context import MeasuredStart
 from profiler.measure.energy_summary import NO_DECODE, energy_flags, energy_measurements
-from profiler.measure.memory import memory_measurements
+from profiler.measure.memory import memory_flags, memory_measurements
 from profiler.measure.stats import Estimate, interval_from_starts, mean_interval, rate_interval
 from profiler.measure.steady import drift
 from profiler.results.schema import CaseSpec, Flag, Measurement, TrialRecord
@@ -157,7 +157,7 @@ def flags(spec: CaseSpec, outcomes: Sequence[MeasuredStart], target: float, *, s
     found += _engine_flags(outcomes)
     for outcome in outcomes:
         found += _start_flags(outcome, target)
-    return found + energy_flags([outcome.energies for outcome in outcomes])
+    return found + memory_flags(outcomes) + energy_flags([outcome.energies for outcome in outcomes])
 
 
 def _engine_flags(outcomes: Sequence[MeasuredStart]) -> list[Flag]:

@@ -9,6 +9,7 @@ import altair as alt
 
 from profiler.render.charts import Chart, Frame, draw
 from profiler.render.charts_shared import MAX_PANELS, data, subjects_of
+from profiler.render.memory_rows import memory_rows
 from profiler.render.report_numbers import Unit, figure, plottable, unit_for
 from profiler.render.report_subjects import Entry, Subject, format_label
 from profiler.render.report_view import (
@@ -25,7 +26,7 @@ from profiler.render.report_view import (
     shorten,
 )
 from profiler.render.units import format_bytes
-from profiler.render.view import label
+from profiler.render.view import full_label, label, with_unit
 from profiler.results.schema import Prediction
 
 MAX_BARS: Final = 6
@@ -87,6 +88,27 @@ def memory_figure(entries: Sequence[Entry], *, interactive: bool = False) -> Fig
     legend += [LegendEntry("reserve (predicted) or rest (measured)", "bar", "m3")]
     legend += [LegendEntry("peak of the process", "triangle-up", "text")]
     return Figure(caption, tuple(panels), tuple(legend), _table(shown, unit))
+
+
+def memory_table(entries: Sequence[Entry]) -> Table | None:
+    """Return what every observer saw of the cases that are drawn, with its source, beside the prediction."""
+    rows: list[Row] = []
+    for entry, _ in _largest(entries)[:MAX_BARS]:
+        device = entry.subject.device
+        case = f"{entry.subject.label} · {full_label(entry.spec)}"
+        for row in memory_rows(entry.case, on_cpu=device is not None and device.backend == "cpu"):
+            measured, unit = row.measured, row.measured.unit
+            predicted = DASH if row.predicted is None else with_unit(float(row.predicted), unit)
+            cells = [Cell(case, link=entry.anchor), Cell(row.words)]
+            cells.append(Cell(DASH if measured.value is None else with_unit(measured.value, unit)))
+            cells.append(Cell(predicted))
+            rows.append(Row((*cells, Cell(measured.reason or measured.method))))
+    if not rows:
+        return None
+    columns = [Column("case"), Column("what"), Column("measured", "", True), Column("predicted", "", True)]
+    note = "Different observers count different things: none of these are added up."
+    caption = "Memory by every observer, beside what was predicted"
+    return condensed(Table("memory-observers", caption, (*columns, Column("source")), tuple(rows), note))
 
 
 def _largest(entries: Sequence[Entry]) -> list[tuple[Entry, Prediction]]:

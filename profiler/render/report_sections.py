@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from profiler.render.charts_latency import latency_figure
-from profiler.render.charts_memory import memory_figure
+from profiler.render.charts_memory import memory_figure, memory_table
 from profiler.render.charts_power import power_figure
 from profiler.render.charts_roofline import roofline_figure
 from profiler.render.charts_series import concurrency_figure, energy_figure
@@ -147,13 +148,7 @@ def _resource_sections(
     return (
         _power_section(entries, interactive=interactive),
         _energy_section(grouped, entries, interactive=interactive),
-        _figure_section(
-            "memory",
-            "Memory: predicted, measured, and what there is",
-            "Memory",
-            memory_figure(entries, interactive=interactive),
-            "No case was finished, so no memory was measured.",
-        ),
+        _memory_section(entries, interactive=interactive),
     )
 
 
@@ -161,6 +156,18 @@ def _figure_section(name: str, title: str, menu: str, figure: Figure | None, emp
     if figure is None:
         return Section(name, title, menu, empty=empty)
     return Section(name, title, menu, figures=(figure,))
+
+
+def _memory_section(entries: Sequence[Entry], *, interactive: bool) -> Section:
+    section = _figure_section(
+        "memory",
+        "Memory: predicted, measured, and what there is",
+        "Memory",
+        memory_figure(entries, interactive=interactive),
+        "No case was finished, so no memory was measured.",
+    )
+    table = memory_table(entries)
+    return section if table is None else replace(section, tables=(*section.tables, table))
 
 
 def _power_section(entries: Sequence[Entry], *, interactive: bool) -> Section:

@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from profiler.render.view import Cell, Row, RunView
+from profiler.render.view import Cell, MemoryView, Row, RunView
 
 # A terminal is for the gist; the page lists every case.
 CASES_PER_FLAG = 2
@@ -30,6 +30,8 @@ def run_table(view: RunView) -> RenderableType:
             for row in group.rows
             if row.extrapolated
         ]
+        if group.memory is not None:
+            parts += [Text(f"Memory of {group.memory.label}", style="bold"), _memory_table(group.memory)]
     if view.flags:
         parts.append(Text("Flags", style="bold"))
         for shown in view.flags:
@@ -75,6 +77,17 @@ def _group_table(rows: tuple[Row, ...]) -> Table:
             Text(row.memory.text),
             row.marks,
         )
+    return table
+
+
+def _memory_table(view: MemoryView) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("", no_wrap=True)
+    for heading in ("measured", "predicted"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("source", style="dim", overflow="fold")
+    for what, measured, predicted, source in view.rows:
+        table.add_row(what, measured, predicted, Text(source))
     return table
 
 

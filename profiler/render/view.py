@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from profiler.render.memory_rows import largest, memory_rows
 from profiler.render.report_numbers import half_width
 from profiler.render.units import format_bytes, format_rate, format_seconds
 from profiler.results.read import Run
-from profiler.results.schema import CaseRecord, CaseSpec, Flag, FormatsRecord, Measurement, SkippedCase
+from profiler.results.schema import (
+    CaseRecord,
+    CaseSpec,
+    DeviceRecord,
+    Flag,
+    FormatsRecord,
+    Measurement,
+    SkippedCase,
+)
 
 DASH = "–"
 
@@ -49,11 +58,25 @@ class Row:
 
 
 @dataclass(frozen=True)
+class MemoryView:
+    """Memory of the case of a group that needs most.
+
+    Attributes:
+        label: the case.
+        rows: quantity, measured, predicted, and where the measured one comes from or why it is missing.
+    """
+
+    label: str
+    rows: tuple[tuple[str, str, str, str], ...]
+
+
+@dataclass(frozen=True)
 class Group:
     """Cases that share device, engine, model and formats."""
 
     title: str
     rows: tuple[Row, ...]
+    memory: MemoryView | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +133,8 @@ def with_unit(value: float, unit: str) -> str:
             return format_rate(value, "tokens")
         case "ratio":
             return f"{value:.0%}"
+        case "tokens" | "users":
+            return f"{value:,.0f}"
         case _:
             return f"{value:.4g} {unit}"
 
@@ -140,7 +165,7 @@ def run_view(run: Run) -> RunView:
     record = run.record
     devices = {device.key: device for device in record.devices}
     engines = {engine.name: engine for engine in record.engines}
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[CaseRecord]] = {}
     flags = _flags(run.cases)
     for case in run.cases:
         spec = case.spec
@@ -150,7 +175,7 @@ def run_view(run: Run) -> RunView:
         title = f"{spec.model_label} ({spec.weights} weights) · {written} · {engine} · {device}"
         if case.fidelity is not None:
             title += f" · {case.fidelity.verdict.replace('_', ' ')}"
-        groups.setdefault(title, []).append(_row(case, flags))
+        groups.setdefault(title, []).append(case)
     ok = sum(case.status == "ok" for case in run.cases)
     failed = len(run.cases) - ok
     unmeasured = len(record.cases) - len(run.cases)
@@ -160,7 +185,10 @@ def run_view(run: Run) -> RunView:
     parts += [f"{len(record.skipped)} skipped"] if record.skipped else []
     return RunView(
         headline=", ".join(parts),
-        groups=tuple(Group(title, tuple(rows)) for title, rows in groups.items()),
+        groups=tuple(
+            Group(title, tuple(_row(case, flags) for case in cases), _memory_view(cases, devices))
+            for title, cases in groups.items()
+        ),
         flags=flags,
         skipped=tuple(_skipped(case) for case in record.skipped),
         missing=_missing(run.cases),
@@ -200,6 +228,24 @@ def _extrapolated(case: CaseRecord) -> str:
         f"{phase} {cell(one) if one.value is not None else f'unknown ({one.reason})'}" for phase, one in found
     ]
     return f"whole model, extrapolated: {', '.join(parts)}" if parts else ""
+
+
+def _memory_view(cases: Sequence[CaseRecord], devices: Mapping[str, DeviceRecord]) -> MemoryView | None:
+    case = largest(cases)
+    if case is None:
+        return None
+    device = devices.get(case.spec.device_key)
+    rows = memory_rows(case, on_cpu=device is not None and device.backend == "cpu")
+    shown = tuple(
+        (
+            row.words,
+            cell(row.measured).text,
+            DASH if row.predicted is None else with_unit(float(row.predicted), row.measured.unit),
+            row.measured.reason or row.measured.method,
+        )
+        for row in rows
+    )
+    return MemoryView(f"{label(case.spec)}, {case.spec.load_label}", shown)
 
 
 def _memory(case: CaseRecord) -> Cell:

@@ -89,11 +89,20 @@ class MemoryReadings(Record):
         kv_cache_tokens: tokens that this cache holds, or None where it is exactly those of the case.
         peak_engine_bytes: high-water mark of the engine's allocator, or None with ``no_peak_reason``.
         no_peak_reason: why the engine has no peak.
-        peak_process_bytes: peak resident set of the worker, or None.
+        peak_process_bytes: peak of the worker, or None.
+        peak_process_source: where that was read: of its own control group, else ``VmHWM``.
+        peak_rss_bytes: peak resident set of the worker, or None.
         process_rss_bytes: resident set of the worker after the trials, or None.
         device_free_bytes: memory of the device that was free after the trials, as the engine says, or None.
+        device_free_source: what the engine asked for that, or None.
+        counted_free_bytes: the same by the device's own counters, or None.
+        device_source: those counters, or None where there are none.
         kv_capacity_tokens: tokens that fit into a cache which the engine sets aside beforehand, or None.
-        device_used_bytes: samples of the memory in use on the device.
+        device_used_bytes: samples of the memory in use on the device, total minus free.
+        polled_device_bytes: most memory in use on the device (total minus free) in any read by the sampler
+            from loading to the end of the trials, or None where nothing was read.
+        polled_device_reads: how many such reads there were.
+        polled_device_sensor: key of the sensor that was read, or None.
         host_used_bytes: samples of the memory in use on the host, within the control group's limit.
     """
 
@@ -103,11 +112,19 @@ class MemoryReadings(Record):
     peak_engine_bytes: Count | None
     no_peak_reason: Text | None = None
     peak_process_bytes: Count | None
+    peak_process_source: Text | None = None
+    peak_rss_bytes: Count | None = None
     weight_copies_bytes: Count | None = None
     process_rss_bytes: Count | None = None
     device_free_bytes: Count | None = None
+    device_free_source: Text | None = None
+    counted_free_bytes: Count | None = None
+    device_source: Text | None = None
     kv_capacity_tokens: Count | None = None
     device_used_bytes: tuple[Count, ...] = ()
+    polled_device_bytes: Count | None = None
+    polled_device_reads: Count = 0
+    polled_device_sensor: Name | None = None
     host_used_bytes: tuple[Count, ...] = ()
 
 

@@ -238,11 +238,15 @@ def _case_rows(run: Run, case: CaseRecord) -> Iterator[dict[str, Any]]:
     expected = case.predicted
     if expected is None:
         return
-    for name in ("weights_bytes", "kv_cache_bytes", "needed_bytes"):
+    units = {"kv_capacity_tokens": "tokens", "max_users_at_context": "users"}
+    for name in ("weights_bytes", "kv_cache_bytes", "needed_bytes", *units):
+        value = getattr(expected, name)
+        if value is None:
+            continue
         yield common | {
             "metric": name,
-            "value": getattr(expected, name),
-            "unit": "bytes",
+            "value": value,
+            "unit": units.get(name, "bytes"),
             "n": 0,
             "method": expected.basis,
             "scope": "none",

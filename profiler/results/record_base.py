@@ -231,6 +231,9 @@ class Prediction(Record):
         weights_bytes: all weights in their format.
         kv_cache_bytes: key-value cache for the whole batch at full length.
         needed_bytes: what must be free on the device: weights, cache and a stated reserve.
+        kv_capacity_tokens: tokens whose cache fits beside the weights and the reserve, or None where the
+            device does not say how much memory it has, or only a slice runs.
+        max_users_at_context: requests of this case's length that makes, or None.
         trial_s: one trial at the measured bandwidth, or None when that is not known.
         basis: one sentence on where the numbers come from.
     """
@@ -238,5 +241,7 @@ class Prediction(Record):
     weights_bytes: Count
     kv_cache_bytes: Count
     needed_bytes: Count
+    kv_capacity_tokens: Count | None = None
+    max_users_at_context: Count | None = None
     trial_s: Finite | None
     basis: Text

@@ -235,6 +235,7 @@ class FakeEngine:
             "peak_process_bytes": None,
             "device_total_bytes": total,
             "device_free_bytes": total - used,
+            "device_source": "made up",
         }
 
     def unload(self, request: dict[str, Any]) -> dict[str, Any]:

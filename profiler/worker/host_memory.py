@@ -6,6 +6,7 @@ Everything is None where the system cannot say.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from .control_groups import read_number, read_text, with_parents
 
@@ -57,6 +58,56 @@ def available_bytes(proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> tupl
         if smallest is None or left < smallest:
             smallest, source = left, "control group limit"
     return smallest, source
+
+
+def of_this_process(proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> dict[str, Any]:
+    """Return what this process holds and held at most, as an engine answers ``memory``.
+
+    The peak is that of its control group where the group is its own: that counts child processes and the
+    page cache of its files, too. Any other group has the memory of strangers in it, and then the peak
+    resident set of this process alone is taken (``VmHWM``, proc_pid_status(5)).
+    """
+    status = os.path.join(proc, "self", "status")
+    peak_rss = status_bytes("VmHWM", status)
+    group = _own_group_peak(proc, cgroup)
+    peak, source = (peak_rss, "VmHWM") if group is None else group
+    return {
+        "process_rss_bytes": status_bytes("VmRSS", status),
+        "peak_rss_bytes": peak_rss,
+        "peak_process_bytes": peak,
+        "peak_process_source": None if peak is None else source,
+    }
+
+
+def _own_group_peak(proc: str, cgroup: str) -> tuple[int, str] | None:
+    """Return (peak, file) of the control group of this process, or None where others are in it."""
+    for version, folder in with_parents("memory", proc, cgroup):
+        name = "memory.peak" if version == 2 else "memory.max_usage_in_bytes"
+        peak = read_number(os.path.join(folder, name))
+        # Only the innermost group can be its own: parents hold whoever started it.
+        if peak is not None and _holds_only_us(folder):
+            return peak, f"{name} of its own control group"
+        return None
+    return None
+
+
+def _holds_only_us(folder: str) -> bool:
+    """Whether every process of a group and of the groups in it belongs to our process group."""
+    own, seen = os.getpgrp(), False
+    for path, _, files in os.walk(folder):
+        if "cgroup.procs" not in files:
+            return False
+        for number in (read_text(os.path.join(path, "cgroup.procs")) or "").split():
+            try:
+                # 0 is how the kernel shows processes outside of the container; to getpgid it is ourselves.
+                if number == "0" or os.getpgid(int(number)) != own:
+                    return False
+            except ProcessLookupError:  # it has ended meanwhile
+                continue
+            except (OSError, ValueError):
+                return False
+            seen = True
+    return seen
 
 
 def _stat(path: str, field: str) -> int:

@@ -225,8 +225,7 @@ class LlamaCppEngine:
         return {
             "engine_peak_bytes": None,
             "engine_peak_reason": "llama.cpp does not report its peak",
-            "process_rss_bytes": host_memory.status_bytes("VmRSS"),
-            "peak_process_bytes": host_memory.status_bytes("VmHWM"),
+            **host_memory.of_this_process(),
             "device_total_bytes": host_memory.status_bytes("MemTotal", "/proc/meminfo"),
             "device_free_bytes": free,
             "device_source": source,

@@ -175,8 +175,7 @@ class TorchEngine:
         return {
             "engine_peak_bytes": peak,
             "engine_peak_reason": reason,
-            "process_rss_bytes": host_memory.status_bytes("VmRSS"),
-            "peak_process_bytes": host_memory.status_bytes("VmHWM"),
+            **host_memory.of_this_process(),
             "device_total_bytes": total,
             "device_free_bytes": free,
             "device_source": source,

@@ -113,6 +113,23 @@ def test_states_of_the_device_become_flags(gpu_run: Run) -> None:
         assert all(flag.hint for flag in case.flags)
 
 
+def test_memory_is_polled_and_stands_beside_its_prediction(gpu_run: Run) -> None:
+    in_use = 8126464 + 956301312  # what the fake says is allocated, and what it reserves
+    for case in gpu_run.cases:
+        found = case.measurements["max_sampled_device_bytes"]
+        assert found.value == in_use
+        assert f"by the sampler (nvml:{UUID}/memory_used)" in found.method
+        (start,) = case.starts
+        assert start.memory is not None
+        assert start.memory.polled_device_reads > 0
+        assert start.memory.counted_free_bytes == 85520809984 - in_use
+        assert case.predicted is not None
+        assert case.predicted.kv_capacity_tokens is not None
+        capacity = case.measurements["kv_capacity_tokens"]
+        assert capacity.method.endswith(f"free by made up, {start.memory.device_source}")
+        assert "memory_disagrees" not in {flag.code for flag in case.flags}
+
+
 def test_the_record_lists_sensors_and_the_idle_box(gpu_run: Run) -> None:
     record = gpu_run.record
     assert record.simulated

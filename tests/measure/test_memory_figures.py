@@ -9,16 +9,18 @@ from typing import Any, cast
 import pytest
 from builders import make_spec
 
-from profiler.backends.base import Device
+from profiler.backends.base import Device, DeviceMemory
 from profiler.measure.context import MeasuredStart, StartFailedError
 from profiler.measure.memory import (
     FREE_OVER_CACHE,
     REPORTED,
     Samples,
+    memory_flags,
     memory_measurements,
     readings,
     refuse_if_misplaced,
 )
+from profiler.measure.sensing import Polled
 from profiler.results.schema import CaseSpec, Measurement
 
 GIB = 1 << 30
@@ -32,11 +34,13 @@ class Outcome:
     memory: dict[str, Any]
     device_used_bytes: list[int] = field(default_factory=list)
     host_used_bytes: list[int] = field(default_factory=list)
+    counted: DeviceMemory | None = None
+    polled: Polled | None = None
 
     @property
     def record(self) -> SimpleNamespace:
         """The start as the record has it."""
-        seen = Samples(self.device_used_bytes, self.host_used_bytes)
+        seen = Samples(self.device_used_bytes, self.host_used_bytes, self.counted, self.polled)
         return SimpleNamespace(memory=readings(self.loaded, self.memory, seen))
 
 
@@ -65,6 +69,48 @@ def test_capacity_is_what_is_free_and_what_the_cache_has() -> None:
     tokens = found["kv_capacity_tokens"]
     assert (tokens.value, tokens.method, tokens.scope) == (10_000 + 2048, FREE_OVER_CACHE, "device")
     assert found["max_users_at_context"].value == 12_048 // 256
+
+
+def test_the_devices_own_counters_have_a_say() -> None:
+    """What the engine is told and what the driver counts: the smaller counts, and both sources are named."""
+    one = outcome(device_source="torch.cuda.mem_get_info")
+    one.counted = DeviceMemory(80 * GIB, 9_000_000, "nvml:memory_v2")
+    tokens = figures(one)["kv_capacity_tokens"]
+    assert tokens.value == 9_000 + 2048
+    assert tokens.method == f"{FREE_OVER_CACHE}; free by torch.cuda.mem_get_info, nvml:memory_v2"
+    (flag,) = memory_flags(cast("list[MeasuredStart]", [one]))
+    assert flag.code == "memory_disagrees"
+    assert "nvml:memory_v2" in flag.text
+    one.counted = DeviceMemory(80 * GIB, 9_900_000, "nvml:memory_v2")
+    assert not memory_flags(cast("list[MeasuredStart]", [one]))
+    alone = outcome(device_free_bytes=None)
+    alone.counted = DeviceMemory(80 * GIB, 9_000_000, "dcmi:hbm_info")
+    assert figures(alone)["kv_capacity_tokens"].value == 9_000 + 2048
+
+
+def test_a_peak_between_the_stages_is_seen_by_the_sampler() -> None:
+    one = outcome()
+    one.device_used_bytes = [5, 7]
+    one.counted = DeviceMemory(80 * GIB, 80 * GIB - 7, "nvml:memory_v2")
+    one.polled = Polled(11, 40, "nvml:GPU-1/memory_used")
+    found = figures(one)["max_sampled_device_bytes"]
+    assert (found.value, found.n, found.scope) == (11, 42, "device")
+    assert "2 between stages (nvml:memory_v2), 40 by the sampler (nvml:GPU-1/memory_used)" in found.method
+
+
+def test_the_peak_of_a_process_says_where_it_was_read() -> None:
+    own = outcome(peak_process_bytes=GIB, peak_process_source="memory.peak of its own control group")
+    assert figures(own)["peak_process_bytes"].method == (
+        "peak of the worker (memory.peak of its own control group)"
+    )
+    # The page cache of the group's files is no activation: what was given back is told by the resident set.
+    given_back = outcome(
+        engine_peak_bytes=None,
+        process_rss_bytes=GIB,
+        peak_rss_bytes=GIB + 4_000_000,
+        peak_process_bytes=3 * GIB,
+    )
+    assert figures(given_back)["kv_capacity_tokens"].value == 10_000 + 2048 - 4_000
 
 
 def test_activations_that_a_process_gave_back_are_taken_off() -> None:

@@ -17,6 +17,7 @@ from report_runs import ATTACK, write_box
 from profiler.render.report import render, write_report
 from profiler.render.report_sections import build_report
 from profiler.render.report_view import Report, Section
+from profiler.render.units import format_bytes
 from profiler.results.read import Run, read_run
 from profiler.results.schema import Failure, Flag, Measurement
 from profiler.results.store import RunWriter
@@ -97,6 +98,21 @@ def structure(report: Report) -> dict[str, Any]:
             for section in report.sections
         },
     }
+
+
+def test_every_observer_of_memory_stands_beside_the_prediction(boxes: list[Run]) -> None:
+    report = build_report(boxes, "Two boxes")
+    (section,) = [section for section in report.sections if section.name == "memory"]
+    (table,) = section.tables
+    names = [column.name for column in table.columns]
+    assert names[-3:] == ["measured", "predicted", "source"]
+    row = next(row for row in table.rows if "weights" in [str(cell.text) for cell in row.cells])
+    measured, predicted, source = (str(cell.text) for cell in row.cells[-3:])
+    (case, *_) = [case for case in boxes[0].cases if case.status == "ok"]
+    assert case.predicted is not None
+    assert predicted == format_bytes(case.predicted.weights_bytes)
+    weights = case.measurements["weights_bytes"]
+    assert (measured, source) == (format_bytes(weights.value or 0.0), weights.method)
 
 
 def test_the_view_model_has_the_structure_on_record(boxes: list[Run]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,51 @@ def test_first_version_groups(tmp_path: Path) -> None:
     files = {"memory.limit_in_bytes": str(GIB), "memory.usage_in_bytes": str(GIB // 4)}
     group(root / "memory" / "x", {**files, "memory.stat": "total_inactive_file 0\n"})
     assert host_memory.available_bytes(where, str(root))[0] == GIB - GIB // 4
+
+
+def status(root: Path, groups: str) -> str:
+    where = proc(root, groups)
+    (root / "proc" / "self" / "status").write_text("VmHWM:\t    30 kB\nVmRSS:\t    20 kB\n")
+    return where
+
+
+@pytest.mark.parametrize(
+    ("groups", "folder", "name"),
+    [("0::/w\n", "w", "memory.peak"), ("4:memory:/w\n", "memory/w", "memory.max_usage_in_bytes")],
+)
+def test_the_peak_is_that_of_the_processs_own_group(
+    tmp_path: Path, groups: str, folder: str, name: str
+) -> None:
+    where, root = status(tmp_path, groups), tmp_path / "fs"
+    group(root / folder, {name: str(GIB), "cgroup.procs": f"{os.getpid()}\n"})
+    group(root / folder / "inner", {"cgroup.procs": ""})
+    found = host_memory.of_this_process(where, str(root))
+    assert found["peak_process_bytes"] == GIB
+    assert found["peak_process_source"] == f"{name} of its own control group"
+    assert (found["peak_rss_bytes"], found["process_rss_bytes"]) == (30 * 1024, 20 * 1024)
+
+
+@pytest.mark.parametrize("shared", ["inside", "beside", "from outside the container", "unknown"])
+def test_a_group_with_strangers_in_it_is_not_the_process(tmp_path: Path, shared: str) -> None:
+    where, root = status(tmp_path, "0::/w\n"), tmp_path / "fs"
+    own = f"{os.getpid()}\n"
+    group(root / "w", {"memory.peak": str(GIB), "cgroup.procs": own})
+    if shared == "inside":
+        group(root / "w" / "inner", {"cgroup.procs": "1\n"})
+    elif shared == "beside":
+        (root / "w" / "cgroup.procs").write_text(f"{own}1\n")
+    elif shared == "from outside the container":
+        (root / "w" / "cgroup.procs").write_text(f"{own}0\n")  # how the kernel shows them there
+    else:
+        (root / "w" / "cgroup.procs").unlink()
+    found = host_memory.of_this_process(where, str(root))
+    assert (found["peak_process_bytes"], found["peak_process_source"]) == (30 * 1024, "VmHWM")
+
+
+def test_the_group_of_a_parent_is_never_the_process(tmp_path: Path) -> None:
+    where, root = status(tmp_path, "0::/host/path\n"), tmp_path / "fs"
+    group(root, {"memory.peak": str(GIB), "cgroup.procs": f"{os.getpid()}\n"})
+    assert host_memory.of_this_process(where, str(root))["peak_process_source"] == "VmHWM"
 
 
 def test_unreadable_files_are_unknown(tmp_path: Path) -> None:
