@@ -154,6 +154,7 @@ class _Ended:
 
 def power_meters() -> Target:
     """What a meter prints, a management controller answers and ``npu-smi`` shows."""
+    from profiler.backends.base import Unavailable
     from profiler.sensors import npu_smi, redfish
     from profiler.sensors.command import _Meter
 
@@ -174,6 +175,8 @@ def power_meters() -> Target:
     listing = [
         b"NPU ID : 0\nChip Count : 2\nNPU Real-time Power(W) : 92.1\n",
         b"NPU ID : 1\nChip Count : 1\nPower Dissipation(W) : 92.1\n",
+        b"NPU ID Chip ID Chip Logic ID Chip Name\n 0 0 0 Ascend 310P3\n 0 1 - Mcu\n"
+        b"HBM Capacity(MB) : 65536\nHBM Usage Rate(%) : 5\nnpu-smi version : 25.2.0\n",
     ]
 
     def meter(line: bytes) -> None:
@@ -203,6 +206,10 @@ def power_meters() -> Target:
             for found in one.open([info.key]).values():
                 if callable(found):
                     found()
+        chips = one.chips()
+        for chip in () if isinstance(chips, Unavailable) else chips:
+            one.memory(chip)
+        one.version()
 
     def read(case: tuple[str, Any]) -> None:
         kind, content = case

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fuzz_answers import endpoint_answers, power_meters, worker_answers, worker_results
+from fuzz_evidence import hub_caches, references, scores, signatures
 from fuzz_files import costs, model_configs, policies, recordings, runs, safetensors, scenarios, traces
+from fuzz_machine import hardware_files, system_trees
 from fuzz_target import Target
 
 TARGETS: dict[str, Callable[[], Target]] = {
@@ -15,10 +17,16 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "costs": costs,
     "traces": traces,
     "recordings": recordings,
+    "hardware_files": hardware_files,
     "model_configs": model_configs,
+    "hub_caches": hub_caches,
     "safetensors": safetensors,
     "worker_answers": worker_answers,
     "worker_results": worker_results,
     "endpoint_answers": endpoint_answers,
     "power_meters": power_meters,
+    "system_trees": system_trees,
+    "signatures": signatures,
+    "references": references,
+    "scores": scores,
 }

@@ -14,7 +14,7 @@ from profiler.backends.base import Json
 from profiler.backends.identity import normal_pci
 from profiler.backends.links import CPU, Link, counted
 from profiler.backends.pcie import pcie_facts
-from profiler.backends.tree import Tree, parse_fields
+from profiler.backends.tree import Tree, parse_fields, whole_number
 
 _VENDOR = "0x1002"
 _KFD = "/sys/class/kfd/kfd/topology/nodes"
@@ -73,9 +73,9 @@ def find_nodes(tree: Tree) -> list[Node]:
     nodes = []
     for path in tree.glob(f"{_KFD}/*"):
         fields = {
-            key: int(value)
+            key: number
             for key, value in parse_fields(tree.text(f"{path}/properties") or "", " ").items()
-            if value.isdigit()
+            if (number := whole_number(value)) is not None
         }
         if not fields.get("simd_count") or "location_id" not in fields:
             continue  # a CPU, or a GPU that the container may not use
@@ -84,7 +84,7 @@ def find_nodes(tree: Tree) -> list[Node]:
         address = f"{domain:04x}:{bus:02x}:{device:02x}.{function}"
         unique = fields.get("unique_id", 0)
         uuid = f"GPU-{unique:016x}" if unique else None
-        number = int(path.rpartition("/")[2])
+        number = whole_number(path.rpartition("/")[2])
         nodes.append(Node(address, _target(fields.get("gfx_target_version", 0)), number, uuid))
     return nodes
 
@@ -101,12 +101,12 @@ def find_links(tree: Tree, node: Node, nodes: Sequence[Node]) -> list[Link]:
         for path in tree.glob(f"{_KFD}/{node.number}/{folder}/*"):
             fields = parse_fields(tree.text(f"{path}/properties") or "", " ")
             kind = _LINK_TYPES.get(fields.get("type", ""))
-            peer = fields.get("node_to", "")
-            if kind is None or not peer.isdigit():
+            peer = whole_number(fields.get("node_to"))
+            if kind is None or peer is None:
                 continue
-            rate = fields.get("max_bandwidth", "")
-            bandwidth = float(rate) * 1e6 if rate.isdigit() and int(rate) else None
-            address = by_number.get(int(peer), CPU)
+            rate = whole_number(fields.get("max_bandwidth"))
+            bandwidth = rate * 1e6 if rate else None
+            address = by_number.get(peer, CPU)
             if address != node.pci_address:
                 links.append(Link(kind, address, bandwidth_bytes_per_s=bandwidth))
     return counted(links)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from profiler.backends.tree import Tree, parse_fields
+from profiler.backends.tree import Tree, parse_fields, whole_number
 
 # v1 writes "no limit" as the largest page-aligned 63-bit number (PAGE_COUNTER_MAX).
 _V1_UNLIMITED = 1 << 62
@@ -81,9 +81,9 @@ def read_throttling(tree: Tree, pid: int) -> Throttling | None:
     for version, directory in _directories(tree, mounts, groups, "cpu"):
         counters = parse_fields(tree.text(f"{directory}/cpu.stat") or "", " ")
         name, unit = ("throttled_usec", 1e6) if version == 2 else ("throttled_time", 1e9)
-        values = [counters.get(key, "") for key in ("nr_periods", "nr_throttled", name)]
-        if all(value.isdigit() for value in values):
-            periods, throttled, time = map(int, values)
+        values = [whole_number(counters.get(key)) for key in ("nr_periods", "nr_throttled", name)]
+        periods, throttled, time = values
+        if periods is not None and throttled is not None and time is not None:
             found.append(Throttling(periods, throttled, time / unit))
     if not found:
         return None
@@ -145,8 +145,9 @@ def _quotas(tree: Tree, mounts: list[_Mount], groups: dict[str, str]) -> Iterato
         else:
             quota = tree.text(f"{directory}/cpu.cfs_quota_us") or "-1"
             period = tree.text(f"{directory}/cpu.cfs_period_us") or ""
-        if quota.isdigit() and period.isdigit() and int(quota) and int(period):
-            yield int(quota) / int(period)
+        allowed, length = whole_number(quota), whole_number(period)
+        if allowed and length:
+            yield allowed / length
 
 
 def _cpuset(tree: Tree, mounts: list[_Mount], groups: dict[str, str]) -> str | None:
@@ -166,7 +167,7 @@ def _memory(tree: Tree, mounts: list[_Mount], groups: dict[str, str]) -> Iterato
             continue
         used = tree.integer(f"{directory}/{'memory.current' if version == 2 else 'memory.usage_in_bytes'}")
         statistics = parse_fields(tree.text(f"{directory}/memory.stat") or "", " ")
-        cache = statistics.get("inactive_file" if version == 2 else "total_inactive_file", "0")
-        if used is not None and cache.isdigit():
-            used = max(0, used - int(cache))
+        cache = whole_number(statistics.get("inactive_file" if version == 2 else "total_inactive_file"))
+        if used is not None and cache is not None:
+            used = max(0, used - cache)
         yield limit, used

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from profiler.backends.tree import Tree, parse_cpu_list, parse_fields
+from profiler.backends.tree import Tree, parse_cpu_list, parse_fields, whole_number
 
 _CPUS = "/sys/devices/system/cpu"
 
@@ -106,20 +106,20 @@ def read_memory(tree: Tree) -> HostMemory:
 
 
 def _kibibytes(value: str | None) -> int | None:
-    match = re.fullmatch(r"(\d+) kB", value or "")
-    return int(match[1]) * 1024 if match else None
+    number, _, unit = (value or "").partition(" ")
+    kibibytes = whole_number(number) if unit == "kB" else None
+    return None if kibibytes is None else kibibytes * 1024
 
 
 def read_huge_pages(tree: Tree) -> HugePages:
     """Read the transparent setting (``[madvise]``) and the reserved pages of the default size."""
     fields = parse_fields(tree.text("/proc/meminfo") or "")
     chosen = re.search(r"\[(\w+)\]", tree.text("/sys/kernel/mm/transparent_hugepage/enabled") or "")
-    total, free = fields.get("HugePages_Total", ""), fields.get("HugePages_Free", "")
     return HugePages(
         transparent=chosen[1] if chosen else None,
         size_bytes=_kibibytes(fields.get("Hugepagesize")),
-        total=int(total) if total.isdigit() else None,
-        free=int(free) if free.isdigit() else None,
+        total=whole_number(fields.get("HugePages_Total")),
+        free=whole_number(fields.get("HugePages_Free")),
     )
 
 

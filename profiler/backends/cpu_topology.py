@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from profiler.backends.tree import Tree, format_cpu_list, parse_cpu_list, parse_fields
+from profiler.backends.tree import Tree, format_cpu_list, parse_cpu_list, parse_fields, whole_number
 
 _CPUS = "/sys/devices/system/cpu"
 
@@ -131,7 +131,7 @@ def _model(fields: dict[str, str], architecture: str) -> str:
         if fields.get(key):
             return " ".join(fields[key].split())
     try:
-        implementer, part = int(fields["CPU implementer"], 16), int(fields["CPU part"], 16)
+        implementer, part = (int(fields[name][:20], 16) for name in ("CPU implementer", "CPU part"))
     except (KeyError, ValueError):
         return f"{architecture} CPU"
     return _ARM_CORES.get((implementer, part), f"{architecture} CPU {implementer:#04x}/{part:#05x}")
@@ -159,14 +159,17 @@ def _caches(tree: Tree, online: tuple[int, ...]) -> tuple[Cache, ...]:
 
 
 def _size_bytes(text: str) -> int | None:
-    match = re.fullmatch(r"(\d+)([KMG]?)B?", text)
+    match = re.fullmatch(r"([0-9]{1,15})([KMG]?)B?", text)
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]] if match else None
 
 
 def _numa_nodes(tree: Tree) -> tuple[NumaNode, ...]:
     nodes = []
     for path in tree.glob("/sys/devices/system/node/node[0-9]*"):
-        match = re.search(r"MemTotal:\s*(\d+) kB", tree.text(f"{path}/meminfo") or "")
+        number = whole_number(path.rpartition("node")[2])
+        if number is None:
+            continue
+        match = re.search(r"MemTotal:\s*([0-9]{1,15}) kB", tree.text(f"{path}/meminfo") or "")
         cpus = format_cpu_list(parse_cpu_list(tree.text(f"{path}/cpulist") or ""))
-        nodes.append(NumaNode(int(path.rpartition("node")[2]), cpus, int(match[1]) * 1024 if match else None))
+        nodes.append(NumaNode(number, cpus, int(match[1]) * 1024 if match else None))
     return tuple(nodes)

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
+
+# Far above any real file here (/proc/PID/numa_maps of a large process, pci.ids); a tree that a stranger
+# sent may hold anything.
+MAX_BYTES: Final = 16 * 2**20
+MAX_DIGITS: Final = 66  # of a number of 64 bits with its sign and its 0b, and 20 in decimal
+# Linux is built for 8,192 CPUs at most; longer lists are nonsense and would fill the memory.
+MAX_CPUS: Final = 2**16
 
 
 class Tree:
@@ -26,17 +35,22 @@ class Tree:
     def text(self, name: str) -> str | None:
         """Return the stripped content of a file, or None when it cannot be read."""
         try:
-            return self.path(name).read_bytes().decode("utf-8", "replace").strip("\n\0 ")
+            return self._content(name).decode("utf-8", "replace").strip("\n\0 ")
         except OSError:
             return None
 
+    def _content(self, name: str) -> bytes:
+        with self.path(name).open("rb") as file:
+            return file.read(MAX_BYTES)
+
     def integer(self, name: str) -> int | None:
-        """Return the content of a file as an integer, or None when it is not one."""
+        """Return the content of a file as an integer of 64 bits, or None when it is not one."""
         text = self.text(name)
         try:
-            return int(text, 0) if text else None
+            number = int(text, 0) if text and len(text) <= MAX_DIGITS else None
         except ValueError:
             return None
+        return number if number is not None and abs(number) < 2**64 else None
 
     def exists(self, name: str) -> bool:
         """Return whether ``name`` exists, following symbolic links."""
@@ -47,13 +61,16 @@ class Tree:
 
     def glob(self, pattern: str) -> list[str]:
         """Return the names that match ``pattern``, as on the real machine, numbers in order."""
-        found = (self.root / found for found in self.root.glob(pattern.lstrip("/")))
-        return sorted(("/" + str(path.relative_to(self.root)) for path in found), key=_natural)
+        try:
+            found = ["/" + str(path.relative_to(self.root)) for path in self.root.glob(pattern.lstrip("/"))]
+        except OSError:
+            return []
+        return sorted(found, key=_natural)
 
     def why(self, name: str) -> str:
         """Return why :meth:`text` gave None for ``name``, or gave something that is no number."""
         try:
-            self.path(name).read_bytes()
+            self._content(name)
         except FileNotFoundError:
             return f"there is no {name}"
         except PermissionError:
@@ -61,6 +78,12 @@ class Tree:
         except OSError as error:
             return f"{name} cannot be read ({error.strerror or error})"
         return f"{name} holds no usable value"
+
+
+def whole_number(text: str | None) -> int | None:
+    """Return what an unsigned decimal number of 64 bits says, or None for any other text."""
+    number = int(text) if text and re.fullmatch(r"[0-9]{1,20}", text) else None
+    return number if number is not None and number < 2**64 else None
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -79,12 +102,13 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:
-    """Return the numbers of a kernel list such as ``0-3,8``; unreadable parts are left out."""
+    """Return the numbers of a kernel list such as ``0-3,8``; parts that make no sense are left out."""
     numbers: set[int] = set()
     for part in text.replace("\n", ",").split(","):
-        first, _, last = part.strip().partition("-")
-        if first.isdigit() and (last or first).isdigit():
-            numbers.update(range(int(first), int(last or first) + 1))
+        start, _, end = part.strip().partition("-")
+        first, last = whole_number(start), whole_number(end or start)
+        if first is not None and last is not None and last < MAX_CPUS:
+            numbers.update(range(first, last + 1))
     return tuple(sorted(numbers))
 
 

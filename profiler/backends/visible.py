@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from profiler.backends.tree import whole_number
+
 
 @dataclass(frozen=True)
 class Visible:
@@ -48,8 +50,9 @@ def cuda_visible(value: str | None, names: Sequence[Sequence[str]]) -> Visible:
 
 
 def _by_number(entry: str, count: int) -> int | None:
-    match = re.match(r"\+?(\d+)", entry)
-    return int(match[1]) if match and int(match[1]) < count else None
+    match = re.match(r"\+?([0-9]+)", entry)
+    number = whole_number(match[1]) if match else None
+    return number if number is not None and number < count else None
 
 
 def _by_uuid(entry: str, names: Sequence[Sequence[str]], prefix: str) -> int | None:
@@ -86,7 +89,8 @@ def _rocr(value: str | None, names: Sequence[Sequence[str]]) -> Visible:
             upper = [[name.upper() for name in own] for own in names]
             found = _by_uuid(token, upper, "GPU-") if len(token) >= 5 else None
         else:
-            found = int(token) if token.isdigit() and int(token) < len(names) else None
+            number = whole_number(token)
+            found = number if number is not None and number < len(names) else None
         if found is None or found in order:
             return Visible(tuple(order), _cut("ROCR_VISIBLE_DEVICES", value, entry))
         order.append(found)
@@ -101,7 +105,7 @@ def _hip(variable: str, value: str, names: Sequence[Sequence[str]]) -> Visible:
         found: int | None = None
         if "GPU-" in entry:
             found = next((at for at, own in enumerate(names) if any(entry in name for name in own)), None)
-        elif re.fullmatch(r"0|[1-9]\d*", entry) and int(entry) < len(names):
+        elif re.fullmatch(r"0|[1-9][0-9]{0,8}", entry) and int(entry) < len(names):
             found = int(entry)
         if found is None:
             return Visible(tuple(order), _cut(variable, value, entry))
@@ -132,8 +136,8 @@ def ascend_visible(value: str | None, logic_ids: Sequence[int]) -> Visible:
     order: list[int] = []
     for entry in value.split(","):
         # Digits up to the first other character still count; everything after it does not.
-        digits = re.match(r"\d*", entry)
-        number = int(digits[0]) if digits and digits[0] else None
+        digits = re.match(r"[0-9]*", entry)
+        number = whole_number(digits[0]) if digits else None
         if number is None or number not in logic_ids:
             return Visible(tuple(order), _cut("ASCEND_RT_VISIBLE_DEVICES", value, entry, "NPU"))
         position = logic_ids.index(number)

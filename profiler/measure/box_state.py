@@ -8,11 +8,11 @@ Formats: ``proc_stat(5)``, ``proc_pid_stat(5)``, ``Documentation/admin-guide/pm/
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from profiler.backends.cgroup import Throttling, read_throttling
-from profiler.backends.tree import Tree, parse_cpu_list, parse_fields
+from profiler.backends.tree import Tree, parse_cpu_list, parse_fields, whole_number
 
 _CPUS = "/sys/devices/system/cpu"
 _CLOCK_SOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
@@ -99,10 +99,11 @@ def _cpu_ticks(tree: Tree, worker_pid: int) -> CpuTicks | None:
     allowed = {f"cpu{number}" for number in parse_cpu_list(status.get("Cpus_allowed_list", ""))}
     cpus = busy = idle = stolen = 0
     for line in (tree.text("/proc/stat") or "").splitlines():
-        name, *fields = line.split()
-        if name not in allowed or len(fields) < 8 or not all(field.isdigit() for field in fields):
+        name, *fields = line.split() or [""]
+        times = [number for field in fields[:8] if (number := whole_number(field)) is not None]
+        if name not in allowed or len(times) < 8:
             continue
-        user, nice, system, resting, waiting, interrupt, soft, steal = map(int, fields[:8])
+        user, nice, system, resting, waiting, interrupt, soft, steal = times
         cpus += 1
         busy += user + nice + system + interrupt + soft
         idle += resting + waiting
@@ -111,10 +112,13 @@ def _cpu_ticks(tree: Tree, worker_pid: int) -> CpuTicks | None:
     return CpuTicks(cpus, busy, idle, stolen) if busy + idle else None
 
 
-def _stat(tree: Tree, pid: int | str) -> list[str] | None:
-    """Return the fields of a process after its name, which may itself hold blanks and brackets."""
+def _stat(tree: Tree, pid: int) -> list[int] | None:
+    """Return the fields of a process after its name, which may itself hold blanks and brackets.
+
+    What is no unsigned number, such as the state, is 0.
+    """
     _, found, rest = (tree.text(f"/proc/{pid}/stat") or "").rpartition(")")
-    fields = rest.split()
+    fields = [whole_number(field) or 0 for field in rest.split()]
     return fields if found and len(fields) > _OWN_TIMES.stop else None
 
 
@@ -125,49 +129,56 @@ def _tree_ticks(tree: Tree, root: int) -> int | None:
     total = 0
     for pid in _descendants(tree, root):
         fields = _stat(tree, pid)
-        total += sum(int(field) for field in fields[_OWN_TIMES]) if fields else 0
+        total += sum(fields[_OWN_TIMES]) if fields else 0
     return total
 
 
 def _descendants(tree: Tree, root: int) -> list[int]:
     if tree.exists(f"/proc/{root}/task/{root}/children"):
-        found, new = [], [root]
-        while new:
-            pid = new.pop()
-            found.append(pid)
+
+        def children(pid: int) -> Iterable[int]:
             for name in tree.glob(f"/proc/{pid}/task/*/children"):
-                new += [int(child) for child in (tree.text(name) or "").split()]
-        return found
+                for child in (tree.text(name) or "").split():
+                    number = whole_number(child)
+                    yield from () if number is None else (number,)
+
+        return _reached(root, children)
     # Kernels without CONFIG_PROC_CHILDREN: look at every process for its parent.
     below: dict[int, list[int]] = {}
     for pid in _numbers(tree):
         fields = _stat(tree, pid)
         if fields is not None:
-            below.setdefault(int(fields[_PARENT]), []).append(pid)
-    found, new = [], [root]
+            below.setdefault(fields[_PARENT], []).append(pid)
+    return _reached(root, lambda pid: below.get(pid, ()))
+
+
+def _reached(root: int, children: Callable[[int], Iterable[int]]) -> list[int]:
+    """Return a process and all below it, each once, even if the files make a circle of them."""
+    found, new = {root}, [root]
     while new:
-        pid = new.pop()
-        found.append(pid)
-        new += below.get(pid, ())
-    return found
+        children_of_one = set(children(new.pop())) - found
+        found |= children_of_one
+        new += children_of_one
+    return sorted(found)
 
 
 def _numbers(tree: Tree) -> Iterable[int]:
     try:
-        return [int(path.name) for path in tree.path("/proc").iterdir() if path.name.isdigit()]
+        names = [whole_number(path.name) for path in tree.path("/proc").iterdir()]
+        return [number for number in names if number is not None]
     except OSError:
         return []
 
 
 def _swapped_pages(tree: Tree) -> int | None:
     counters = parse_fields(tree.text("/proc/vmstat") or "", " ")
-    values = [counters.get(name, "") for name in ("pswpin", "pswpout")]
-    return sum(map(int, values)) if all(value.isdigit() for value in values) else None
+    swapped_in, swapped_out = (whole_number(counters.get(name)) for name in ("pswpin", "pswpout"))
+    return None if swapped_in is None or swapped_out is None else swapped_in + swapped_out
 
 
 def _major_faults(tree: Tree, pid: int) -> int | None:
     fields = _stat(tree, pid)
-    return None if fields is None else int(fields[_MAJOR_FAULTS])
+    return None if fields is None else fields[_MAJOR_FAULTS]
 
 
 def _clock_limits(tree: Tree) -> frozenset[str] | None:

@@ -23,6 +23,7 @@ from profiler.measure.fidelity_reference import (
     load_request,
     load_timeout_s,
     python_with_torch,
+    require_all,
 )
 from profiler.results.fidelity_record import Fidelity
 from profiler.results.schema import Flag
@@ -201,7 +202,8 @@ def _ask(
         request = load_request(artefact, device, formats, context.options)
         worker.request("load", load_timeout_s(artefact, timeouts), **request)
         try:
-            scored = answers_of(worker.request("score", timeouts.first_run_s, **reference.request(artefact)))
+            found = worker.request("score", timeouts.first_run_s, **reference.request(artefact))
+            scored = require_all(answers_of(found), reference)
         except WorkerError as error:
             if error.fatal or error.kind not in ("unsupported", "bad_request"):
                 raise

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from profiler.engines.process import WorkerProcess
 from profiler.measure.context import Timeouts
@@ -20,6 +21,8 @@ from profiler.measure.fidelity_artefact import STEPS, Artefact
 
 # Tokens whose probabilities are compared at each position.
 TOP = 64
+# Logarithms below this are of no model: logits of the check's weights lie within hundreds.
+LEAST_LOGPROB = -1e6
 FP32 = {"weight_format": "fp32", "compute_dtype": "fp32", "kv_dtype": "fp32"}
 MOST_CACHED_BYTES = 16 * 2**20
 
@@ -36,6 +39,18 @@ class Reference(BaseModel):
 
     scored: tuple[Answer, ...]
     greedy: tuple[Answer, ...]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        for answer in (*self.scored, *self.greedy):
+            if not len(answer.tokens) == len(answer.logprobs) == len(answer.log_sum_exp):
+                raise ValueError("an answer needs log-probabilities at each of its tokens")
+            for token, known in zip(answer.tokens, answer.logprobs, strict=True):
+                if token not in known or not all(LEAST_LOGPROB <= one <= 0.001 for one in known.values()):
+                    raise ValueError("no log-probabilities of an answer's own tokens")
+        if len(self.scored) != len(self.greedy) or not self.scored:
+            raise ValueError("each prompt is answered twice")
+        return self
 
     def request(self, artefact: Artefact) -> dict[str, Any]:
         """Return the ``score`` request that asks an engine for exactly the same."""
@@ -70,20 +85,39 @@ def answers_of(result: Mapping[str, Any]) -> tuple[Answer, ...]:
     """Turn the result of ``score``, or one with only ``tokens``, into answers.
 
     Raises:
-        ValueError: the lists do not belong together.
+        ValueError: the lists do not belong together, or hold what is no token or no logit.
     """
-    tokens = result["tokens"]
-    if "logits" not in result:
-        return tuple(Answer(tuple(map(int, row))) for row in tokens)
-    answers = []
-    rows = zip(tokens, result["ids"], result["logits"], result["log_sum_exp"], strict=True)
-    for chosen, ids, logits, sums in rows:
-        logprobs = tuple(
-            {int(token): float(logit) - float(total) for token, logit in zip(names, values, strict=True)}
-            for names, values, total in zip(ids, logits, sums, strict=True)
-        )
-        answers.append(Answer(tuple(map(int, chosen)), logprobs, tuple(map(float, sums))))
-    return tuple(answers)
+    try:
+        tokens = [tuple(map(int, row)) for row in result["tokens"]]
+        if "logits" not in result:
+            return tuple(Answer(row) for row in tokens)
+        rows = zip(tokens, result["ids"], result["logits"], result["log_sum_exp"], strict=True)
+        return tuple(_scored(*row) for row in rows)
+    except (KeyError, TypeError, OverflowError) as error:
+        raise ValueError(f"the engine's scores are no tokens and logits: {error}") from None
+
+
+def _scored(chosen: tuple[int, ...], ids: Any, logits: Any, sums: Any) -> Answer:
+    logprobs = tuple(
+        {int(token): float(logit) - float(total) for token, logit in zip(names, values, strict=True)}
+        for _, names, values, total in zip(chosen, ids, logits, sums, strict=True)
+    )
+    if not all(math.isfinite(value) for position in logprobs for value in position.values()):
+        raise ValueError("the engine's scores hold logits without end")
+    return Answer(chosen, logprobs, tuple(map(float, sums)))
+
+
+def require_all(scored: Sequence[Answer], reference: Reference) -> tuple[Answer, ...]:
+    """Return an engine's scores if they are all that the reference asked for.
+
+    Raises:
+        ValueError: some are missing, which would leave less to be compared.
+    """
+    wanted = [[set(position) for position in answer.logprobs] for answer in reference.scored]
+    given = [[set(position) for position in answer.logprobs] for answer in scored]
+    if wanted != given:
+        raise ValueError("the engine scored other tokens than it was asked for")
+    return tuple(scored)
 
 
 def compute_reference(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from profiler.backends.tree import Tree, parse_cpu_list
+from profiler.backends.tree import Tree, parse_cpu_list, whole_number
 from profiler.results.schema import Flag
 
 REMOTE_SHARE = 0.25
@@ -54,25 +54,28 @@ def _memory(tree: Tree, pid: int) -> dict[int, float]:
     pages: dict[int, float] = defaultdict(float)
     for line in (tree.text(f"/proc/{pid}/numa_maps") or "").splitlines():
         fields = dict(field.partition("=")[::2] for field in line.split())
-        kib = fields.get("kernelpagesize_kB", "")
-        for name, count in fields.items():
-            if name[:1] == "N" and name[1:].isdigit() and count.isdigit() and kib.isdigit():
-                pages[int(name[1:])] += int(count) * int(kib)
+        kib = whole_number(fields.get("kernelpagesize_kB"))
+        for name, value in fields.items():
+            node, count = whole_number(name[1:]) if name[:1] == "N" else None, whole_number(value)
+            if node is not None and count is not None and kib is not None:
+                pages[node] += count * kib
     return _shares(pages)
 
 
 def _work(tree: Tree, pid: int) -> dict[int, float]:
     """Return the processor time of the threads by the node that they last ran on."""
     node_of = {
-        cpu: int(path.rsplit("node", 1)[1])
+        cpu: node
         for path in tree.glob(f"{_NODES}/node[0-9]*")
+        if (node := whole_number(path.rsplit("node", 1)[1])) is not None
         for cpu in parse_cpu_list(tree.text(f"{path}/cpulist") or "")
     }
     ticks: dict[int, float] = defaultdict(float)
     for name in tree.glob(f"/proc/{pid}/task/*/stat"):
         fields = (tree.text(name) or "").rpartition(")")[2].split()
-        if len(fields) > _LAST_CPU and int(fields[_LAST_CPU]) in node_of:
-            ticks[node_of[int(fields[_LAST_CPU])]] += sum(map(int, fields[_TIMES]))
+        cpu = whole_number(fields[_LAST_CPU]) if len(fields) > _LAST_CPU else None
+        if cpu in node_of:
+            ticks[node_of[cpu]] += sum(whole_number(field) or 0 for field in fields[_TIMES])
     return _shares(ticks)
 
 

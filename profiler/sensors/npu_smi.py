@@ -21,9 +21,9 @@ _NPU = re.compile(r"^\s*NPU ID\s*:\s*(\d{1,6})\b", re.MULTILINE)
 _CHIPS = re.compile(r"^\s*Chip Count\s*:\s*(\d{1,6})\b", re.MULTILINE)
 # Some cards print the power of the card too ("Power Dissipation"); it covers all their chips.
 _CHIP_POWER = re.compile(r"^\s*NPU Real-time Power\(W\)\s*:\s*(\S+)", re.MULTILINE)
-_MAPPED = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\d+|-)\s+(\S.*?)\s*$", re.MULTILINE)
-_CAPACITY = re.compile(r"^\s*(?:HBM|DDR|Memory) Capacity\(MB\)\s*:\s*(\d+)", re.MULTILINE)
-_USAGE = re.compile(r"^\s*(?:HBM|DDR|Memory) Usage Rate\(%\)\s*:\s*(\d+)", re.MULTILINE)
+_MAPPED = re.compile(r"^\s*([0-9]{1,9})\s+([0-9]{1,9})\s+(\d+|-)\s+(\S.*?)\s*$", re.MULTILINE)
+_CAPACITY = re.compile(r"^\s*(?:HBM|DDR|Memory) Capacity\(MB\)\s*:\s*([0-9]{1,9})", re.MULTILINE)
+_USAGE = re.compile(r"^\s*(?:HBM|DDR|Memory) Usage Rate\(%\)\s*:\s*([0-9]{1,9})", re.MULTILINE)
 _VERSION = re.compile(r"npu-smi version\s*:\s*(\S+)", re.IGNORECASE)
 _CARD_POWER = re.compile(r"^\s*Power Dissipation\(W\)\s*:\s*(\S+)", re.MULTILINE)
 _MOST_CHIPS = 64  # on one card; more is a misprint

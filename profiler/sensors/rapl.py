@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from profiler.backends.base import CounterPart, EnergyReading, Unavailable
 from profiler.backends.cpu_state import read_virtualisation
-from profiler.backends.tree import Tree
+from profiler.backends.tree import Tree, whole_number
 
 # No counter that wraps (CPU packages) belongs to a part that can draw this much: the largest server
 # CPUs are specified at 500 W. Beyond it a fall of the counter is a reset, not a wrap.
@@ -104,9 +104,9 @@ class Rapl:
 
     def _joules(self, zone: Zone) -> float | Unavailable:
         path = f"{zone.path}/energy_uj"
-        text = self._tree.text(path)
-        if text is not None and text.isdigit():
-            return int(text) * 1e-6
+        microjoules = whole_number(self._tree.text(path))
+        if microjoules is not None:
+            return microjoules * 1e-6
         why = self._tree.why(path)
         if why.endswith("may not be read by this user"):
             return Unavailable(

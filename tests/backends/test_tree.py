@@ -6,7 +6,7 @@ import machines
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.backends.tree import Tree, format_cpu_list, parse_cpu_list, parse_fields
+from profiler.backends.tree import Tree, format_cpu_list, parse_cpu_list, parse_fields, whole_number
 
 
 @given(st.sets(st.integers(0, 200)))
@@ -18,6 +18,17 @@ def test_cpu_lists_are_those_of_the_kernel() -> None:
     assert parse_cpu_list("0-2,8\n") == (0, 1, 2, 8)
     assert format_cpu_list([8, 1, 0, 2]) == "0-2,8"
     assert parse_cpu_list("") == parse_cpu_list("none") == ()
+
+
+def test_lists_and_numbers_that_no_kernel_writes_are_left_out(tmp_path: Path) -> None:
+    assert parse_cpu_list("0-99999999999,3,\u00b2-\u00b3,5-4294967295") == (3,)
+    assert whole_number("18446744073709551615") == 2**64 - 1
+    assert {whole_number(text) for text in ("-1", "\u00b2", "", "1 ", "9" * 30, str(2**64))} == {None}
+    tree = Tree(
+        machines.write(tmp_path, {"/sys/long": "9" * 5000, "/sys/large": "9" * 30, "/sys/hex": "0xff"})
+    )
+    assert [tree.integer(f"/sys/{name}") for name in ("long", "large", "hex")] == [None, None, 255]
+    assert tree.glob(f"/sys/{'9' * 5000}/x*") == []
 
 
 def test_missing_and_unusable_files_are_told_apart(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_ascend(value: str | None, expected: tuple[int, ...]) -> None:
     assert (visible.note is None) == (value in (None, "1", "1,2,5"))
 
 
-@given(st.text(alphabet="0123-,GPUMIabx ", max_size=20), st.integers(0, 3))
+@given(st.text(alphabet="0123-,GPUMIabx \u00b2\u0663", max_size=20), st.integers(0, 3))
 def test_no_value_shows_a_gpu_twice_or_one_that_is_not_there(value: str, count: int) -> None:
     for order in (
         cuda_visible(value, NVIDIA[:count]).order,

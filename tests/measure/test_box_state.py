@@ -60,6 +60,27 @@ def test_children_are_found_through_the_kernels_list_too(box: Path) -> None:
     assert read_box_state(Tree(box), 11, 10).our_ticks == 1141
 
 
+@pytest.mark.parametrize("children", [{10: "11 99999999999999999999999 x", 11: "10 12"}, {}])
+def test_processes_that_are_their_own_ancestors_are_counted_once(box: Path, children: dict[int, str]) -> None:
+    for pid in (10, 11, 12):
+        if children:
+            put(box, f"proc/{pid}/task/{pid}/children", children.get(pid, ""))
+    process(box, 10, 12, (10, 1, 0, 0))
+    assert read_box_state(Tree(box), 11, 10).our_ticks == 1141
+
+
+@pytest.mark.parametrize("nonsense", ["0-99999999999", "\u00b2", "9" * 5000, "-1", "0x10", ""])
+def test_numbers_that_no_kernel_writes_are_no_reading(box: Path, nonsense: str) -> None:
+    put(box, "proc/vmstat", f"pswpin {nonsense}\npswpout 4\n")
+    put(box, "proc/stat", f"cpu0 {nonsense} 2 3 40 5 6 7 8 0 0\n")
+    put(box, "proc/11/status", f"Cpus_allowed_list:\t{nonsense}\n")
+    put(box, "proc/11/stat", STAT.format(pid=11, parent=10, faults=nonsense, user=1, system=1, cu=1, cs=1))
+    put(box, "proc/11/task/11/children", nonsense)
+    state = read_box_state(Tree(box), 11, 10)
+    assert (state.cpu, state.swapped_pages) == (None, None)
+    assert not state.major_faults
+
+
 def test_an_attached_debugger_is_named_by_what_it_is_attached_to(box: Path) -> None:
     put(box, "proc/11/status", "TracerPid:\t99\nCpus_allowed_list:\t0\n")
     assert read_box_state(Tree(box), 11, 10).traced == frozenset({"worker"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from profiler.cli import sweep as sweep_command
 from profiler.measure import fidelity as fidelity_module
 from profiler.measure.events import Event, FidelityChecked
 from profiler.measure.fidelity_artefact import artefact_of
-from profiler.measure.fidelity_reference import Reference, ReferenceCache, answers_of
+from profiler.measure.fidelity_reference import Reference, ReferenceCache, answers_of, require_all
 from profiler.measure.request import SweepRequest
 from profiler.measure.sweep import Sweep
 from profiler.models.catalogue import resolve_model
@@ -217,6 +218,55 @@ def test_a_reference_is_remembered_and_a_damaged_memory_is_no_memory(tmp_path: P
     assert cache.read(artefact.identity) is None
     (tmp_path / "file").write_text("")
     ReferenceCache(tmp_path / "file").write(artefact.identity, reference)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda kept: kept["greedy"].clear(),
+        lambda kept: (kept["greedy"].clear(), kept["scored"].clear()),
+        lambda kept: kept["scored"][0]["logprobs"].clear(),
+        lambda kept: kept["scored"][0]["log_sum_exp"].clear(),
+        lambda kept: kept["greedy"][0]["logprobs"][0].pop("3"),
+        lambda kept: kept["greedy"][0]["logprobs"][0].update({"3": -1e300}),
+    ],
+)
+def test_a_remembered_reference_that_cannot_be_compared_with_is_none(
+    tmp_path: Path, change: Callable[[Any], object]
+) -> None:
+    row = {"tokens": [[3]], "ids": [[[3, 4]]], "logits": [[[2.0, 1.0]]], "log_sum_exp": [[2.5]]}
+    cache = ReferenceCache(tmp_path)
+    cache.write("it", Reference(scored=answers_of(row), greedy=answers_of(row)))
+    kept = json.loads((tmp_path / "it.json").read_text())
+    assert cache.read("it") is not None
+    change(kept)
+    (tmp_path / "it.json").write_text(json.dumps(kept))
+    assert cache.read("it") is None
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        {"tokens": [[3]], "logits": [[[2.0]]], "log_sum_exp": [[2.5]]},
+        {"tokens": [[3]], "ids": [[3]], "logits": [[[2.0]]], "log_sum_exp": [[2.5]]},
+        {"tokens": [[3]], "ids": [[[3]]], "logits": [[[1e308]]], "log_sum_exp": [[-1e308]]},
+        {"tokens": [[3]], "ids": [[[3]]], "logits": [[[2.0]]], "log_sum_exp": [[]]},
+        {"tokens": [None]},
+    ],
+)
+def test_scores_that_make_no_sense_are_refused_in_words(scores: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"scores|argument"):
+        answers_of(scores)
+
+
+def test_an_engine_cannot_leave_out_what_it_would_be_judged_by() -> None:
+    row = {"tokens": [[3]], "ids": [[[3, 4]]], "logits": [[[2.0, 1.0]]], "log_sum_exp": [[2.5]]}
+    less = {"tokens": [[3]], "ids": [[[3]]], "logits": [[[2.0]]], "log_sum_exp": [[2.5]]}
+    reference = Reference(scored=answers_of(row), greedy=answers_of(row))
+    assert require_all(answers_of(row), reference) == answers_of(row)
+    for short in ((), answers_of(less)):
+        with pytest.raises(ValueError, match="other tokens"):
+            require_all(short, reference)
 
 
 def test_the_artefact_of_a_huge_model_says_what_is_smaller() -> None:
