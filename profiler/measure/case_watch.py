@@ -21,7 +21,7 @@ SensorColumns = dict[str, Any]
 _CODES = np.asarray((None, *READ_FAILURES[1:]), dtype=object)
 _BEFORE_NS = 2_000_000_000
 # What is counted over the whole start rather than the trials: it says nothing about their speed.
-_LONG_KINDS = ("ecc", "power_limit")
+_LONG_KINDS = ("ecc", "power_limit", "health")
 
 
 class CaseWatch:

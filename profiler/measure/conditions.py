@@ -19,6 +19,9 @@ from profiler.sensors.ticks import Series
 _RARE = 0.05
 _FEWEST_READS = 6
 _CLOCK_CHANGE = 0.05
+# Between two steps a clock may rest for a moment; for longer it is held down.
+_BELOW_RATED = 0.25
+_HEALTH = ("ok", "warning", "alarm", "critical alarm")
 
 _HINTS = {
     THERMAL: "improve the cooling; the figures are those of a device that is too hot",
@@ -103,18 +106,45 @@ def _errors(one: Watched) -> list[Flag]:
 
 
 def _clock(one: Watched) -> list[Flag]:
-    """Compare the first third of the reads with the last."""
+    """Compare the first third of the reads with the last, and all of them with the rated clock."""
+    flags = _below_rated(one)
     if len(one.reads) < _FEWEST_READS or not one.info.key.endswith(("/sm_clock", "/clock", "/core_clock")):
-        return []
+        return flags
     third = len(one.reads) // 3
     first, last = (float(np.median(part)) for part in (one.reads.raw[:third], one.reads.raw[-third:]))
     change = last / first - 1 if first > 0 else 0.0
     if abs(change) <= _CLOCK_CHANGE:
-        return []
+        return flags
     before, after = (value * one.info.scale / 1e6 for value in (first, last))
     text = f"the clock went from {before:.0f} to {after:.0f} MHz while trials ran"
     hint = "see temperature and power over time in the report; measure for longer"
-    return [Flag(code="clock_changed", text=text, hint=hint)]
+    return [*flags, Flag(code="clock_changed", text=text, hint=hint)]
+
+
+def _below_rated(one: Watched) -> list[Flag]:
+    """Judge a device that names no reasons for throttling by its rated clock."""
+    nominal = one.info.nominal
+    if one.info.kind != "clock" or nominal is None or len(one.reads) < _FEWEST_READS:
+        return []
+    share = float(np.mean(one.reads.raw < (1 - _CLOCK_CHANGE) * nominal))
+    if share <= _BELOW_RATED:
+        return []
+    rated, seen = nominal * one.info.scale / 1e6, float(np.median(one.reads.raw)) * one.info.scale / 1e6
+    text = (
+        f"the clock was below the rated {rated:.0f} MHz in {share:.0%} of the reads (median: {seen:.0f} MHz)"
+    )
+    hint = "the device names no reason: see temperature and power, and the vendor's tool for its health"
+    return [Flag(code="clock_below_rated", text=text, hint=hint)]
+
+
+def _health(one: Watched) -> list[Flag]:
+    if not len(one.reads) or (worst := int(one.reads.raw.max())) <= 0:
+        return []
+    text = f"the device's own health was '{_HEALTH[min(worst, len(_HEALTH) - 1)]}' while the case ran"
+    hint = (
+        "see the vendor's tool for the cause (npu-smi info -t health); the figures are those of a sick device"
+    )
+    return [Flag(code="device_alarm", text=text, hint=hint)]
 
 
 def _limit_changed(watched: Sequence[Watched]) -> list[Flag]:
@@ -145,4 +175,5 @@ _JUDGES: dict[str, Callable[[Watched], list[Flag]]] = {
     "ecc": _errors,
     "clock": _clock,
     "link": _link,
+    "health": _health,
 }

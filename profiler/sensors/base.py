@@ -23,6 +23,7 @@ Kind = Literal[
     "temperature",
     "throttle",
     "ecc",
+    "health",
     "power_limit",
     "link",
     "processes",
@@ -66,7 +67,8 @@ class SensorInfo:
         average_window_s: length of the trailing average that a power reading is, or None.
         max_power_w: most power that the covered part can draw, for telling faults from readings.
         resolution: smallest step of the value, in raw counts.
-        nominal: raw value of a healthy device at work (the widest link), or None where there is none.
+        nominal: raw value of a healthy device at work (the widest link, the rated clock), or None where there
+            is none.
         shares_with: keys of sensors that show the same reading; only one of them may count.
         overlaps: keys of sensors that cover part of what this one covers, or more; never added to it.
         unavailable: why it cannot be read, or None when it can.

@@ -23,6 +23,9 @@ LIBRARIES = (
 _MAX_CARDS = 64
 _NAME_BYTES = 32
 _VERSION_BYTES = 256
+_MAX_PROCESSES = 64
+_MEMORIES = (2, 0)  # enum dcmi_device_type: HBM, else DDR
+_GONE = 0xFFFFFFFF  # of dcmi_get_device_health: no such device, or it has not started
 _NPU_TYPE = 0  # dcmi_unit_type: a card also has a management unit, which computes nothing
 _ERRORS: dict[int, tuple[str, str]] = {
     -8001: ("unknown", "DCMI says: invalid parameter"),
@@ -73,6 +76,26 @@ class ChipInfo(ctypes.Structure):
         ("chip_version", ctypes.c_char * _NAME_BYTES),
         ("ai_cores", ctypes.c_uint),
     )
+
+
+class Ecc(ctypes.Structure):
+    """``struct dcmi_ecc_info``; "single" errors were corrected, "double" ones were not."""
+
+    _fields_ = (
+        ("enable_flag", ctypes.c_int),
+        ("single_bit_error_cnt", ctypes.c_uint),
+        ("double_bit_error_cnt", ctypes.c_uint),
+        ("total_single_bit_error_cnt", ctypes.c_uint),
+        ("total_double_bit_error_cnt", ctypes.c_uint),
+        ("single_bit_isolated_pages_cnt", ctypes.c_uint),
+        ("double_bit_isolated_pages_cnt", ctypes.c_uint),
+    )
+
+
+class Process(ctypes.Structure):
+    """``struct dcmi_proc_mem_info``; bytes."""
+
+    _fields_ = (("proc_id", ctypes.c_int), ("proc_mem_usage", ctypes.c_ulong))
 
 
 class AiCore(ctypes.Structure):
@@ -168,6 +191,31 @@ class Dcmi:
             return answer if isinstance(answer, Unavailable) else int(value(answer))
 
         return read
+
+    def health(self, card: int, chip: int) -> int | Unavailable:
+        """Return 0 for a healthy chip, 1 for a warning, 2 for an important alarm, 3 for a critical one."""
+        answer = self.fill("dcmi_get_device_health", card, chip, ctypes.c_uint)
+        if isinstance(answer, Unavailable):
+            return answer
+        if answer.value == _GONE:
+            return Unavailable("lost", "the NPU is not there or has not started", "npu-smi info -t health")
+        return int(answer.value)
+
+    def uncorrected_errors(self, card: int, chip: int) -> int | Unavailable:
+        """Return how many errors of the chip's memory could not be corrected since they are counted."""
+        refused: Unavailable | None = None
+        for memory in _MEMORIES:
+            info = Ecc()
+            refused = self.ask("dcmi_get_device_ecc_info", card, chip, memory, ctypes.byref(info))
+            if refused is None and info.enable_flag:
+                return int(info.total_double_bit_error_cnt)
+        return refused or Unavailable("not_supported_by_device", "ECC is switched off on this NPU")
+
+    def processes(self, card: int, chip: int) -> int | Unavailable:
+        """Return how many processes hold memory of the chip, whoever they belong to."""
+        found, count = (Process * _MAX_PROCESSES)(), ctypes.c_int()
+        refused = self.ask("dcmi_get_device_resource_info", card, chip, found, ctypes.byref(count))
+        return refused or count.value
 
     def version(self, call: str) -> str | Unavailable:
         """Return what ``dcmi_get_driver_version`` or ``dcmi_get_dcmi_version`` says."""

@@ -1,13 +1,14 @@
-"""The source ``dcmi``: power, temperature and memory of Ascend NPUs through Huawei's DCMI library.
+"""The source ``dcmi``: power and state of Ascend NPUs through Huawei's DCMI library.
 
-There is no energy counter; energy is the integral of power, which DCMI gives in units of 0.1 W.
+There is no energy counter; energy is the integral of power, which DCMI gives in units of 0.1 W. DCMI does not
+say why a clock is low: that it is below its rated value while work runs is all that shows throttling.
 Where the library cannot be loaded, ``npu-smi`` is asked.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from profiler.backends.base import Json, Unavailable
@@ -15,7 +16,7 @@ from profiler.sensors.base import Kind, Read, SensorInfo, Unit, missing
 from profiler.sensors.dcmi import AiCore, Chip, Dcmi, Hbm
 from profiler.sensors.npu_smi import NpuSmi
 
-_POWER_HZ, _SLOW_HZ = 50.0, 2.0
+_POWER_HZ, _SLOW_HZ, _NEVER_HZ = 50.0, 2.0, 0.0
 # Above every Ascend card's rating (910C, two dies: below 1 kW).
 _MAX_POWER_W = 1500.0
 # quantity -> (kind, unit, SI per raw count)
@@ -24,7 +25,21 @@ _QUANTITIES: dict[str, tuple[Kind, Unit, float]] = {
     "temperature": ("temperature", "degC", 1.0),
     "core_clock": ("clock", "Hz", 1e6),
     "memory_used": ("memory", "bytes", float(1 << 20)),
+    "health": ("health", "count", 1.0),
+    "ecc_uncorrected": ("ecc", "count", 1.0),
+    "processes": ("processes", "count", 1.0),
+    "throttle_reasons": ("throttle", "bits", 1.0),
+    "power_limit": ("power_limit", "W", 0.1),
 }
+_NOT_SHOWN = {
+    "throttle_reasons": Unavailable(
+        "not_supported_by_device",
+        "DCMI names no reason for a low clock; a clock below its rated value during trials is flagged",
+    ),
+    "power_limit": Unavailable("not_supported_by_device", "neither DCMI nor npu-smi shows a power limit"),
+}
+# Read where a phase of work ends: a list that the driver has to put together.
+_AT_BOUNDARIES = ("processes",)
 
 
 class DcmiSensors:
@@ -75,8 +90,9 @@ class DcmiSensors:
 
     def _describe(self, chip: Chip, quantity: str) -> SensorInfo:
         kind, unit, scale = _QUANTITIES[quantity]
+        is_power = kind == "power_instant"
         first = self._reader(chip, quantity)()
-        if unit == "W" and first == 0:
+        if is_power and first == 0:
             first = Unavailable(
                 "implausible", "the NPU shows 0 W, as it does with an alarm", "npu-smi info -t health"
             )
@@ -88,17 +104,31 @@ class DcmiSensors:
             scope="chip",
             unit=unit,
             scale=scale,
-            poll_hz=_POWER_HZ if unit == "W" else _SLOW_HZ,
-            max_power_w=_MAX_POWER_W if unit == "W" else None,
+            poll_hz=_NEVER_HZ if quantity in _AT_BOUNDARIES else _POWER_HZ if is_power else _SLOW_HZ,
+            max_power_w=_MAX_POWER_W if is_power else None,
+            nominal=self._rated_clock(chip) if quantity == "core_clock" else None,
             unavailable=first if isinstance(first, Unavailable) else None,
             simulated=self._dcmi.simulated,
-            note="sampled by the firmware with gaps; may read low" if unit == "W" else "",
+            note="sampled by the firmware with gaps; may read low" if is_power else "",
         )
+
+    def _rated_clock(self, chip: Chip) -> int | None:
+        info = self._dcmi.fill("dcmi_get_device_aicore_info", chip.card, chip.chip, AiCore)
+        return None if isinstance(info, Unavailable) or not info.freq else int(info.freq)
 
     def _reader(self, chip: Chip, quantity: str) -> Read:
         reader = partial(self._dcmi.reader, card=chip.card, chip=chip.chip)
         if quantity == "memory_used":
             return reader("dcmi_get_device_hbm_info", kind=Hbm, value=lambda info: info.memory_usage)
+        if quantity in _NOT_SHOWN:
+            return lambda: _NOT_SHOWN[quantity]
+        whole: dict[str, Callable[[int, int], int | Unavailable]] = {
+            "health": self._dcmi.health,
+            "ecc_uncorrected": self._dcmi.uncorrected_errors,
+            "processes": self._dcmi.processes,
+        }
+        if quantity in whole:
+            return partial(whole[quantity], chip.card, chip.chip)
         if quantity == "core_clock":
             return reader("dcmi_get_device_aicore_info", kind=AiCore, value=lambda info: info.cur_freq)
         call = f"dcmi_get_device_{'power_info' if quantity == 'power' else 'temperature'}"

@@ -1,6 +1,6 @@
-"""Ascend NPUs and their power from the program ``npu-smi``, where its library cannot be used.
+"""Ascend NPUs and what the program ``npu-smi`` shows of them, where its library cannot be used.
 
-One call takes up to seconds, so this is for long windows only.
+One call takes up to seconds, so power is for long windows only, and states are read every ten seconds.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from profiler.backends.base import Unavailable
-from profiler.sensors.base import Read, SensorInfo
+from profiler.sensors.base import Kind, Read, SensorInfo, Unit
 
 _TIMEOUT_S = 10.0
-_POLL_HZ = 1.0
+_POLL_HZ, _STATE_HZ = 1.0, 0.1
 _MAX_POWER_W = 1500.0
 _NPU = re.compile(r"^\s*NPU ID\s*:\s*(\d{1,6})\b", re.MULTILINE)
 _CHIPS = re.compile(r"^\s*Chip Count\s*:\s*(\d{1,6})\b", re.MULTILINE)
@@ -27,6 +28,21 @@ _USAGE = re.compile(r"^\s*(?:HBM|DDR|Memory) Usage Rate\(%\)\s*:\s*([0-9]{1,9})"
 _VERSION = re.compile(r"npu-smi version\s*:\s*(\S+)", re.IGNORECASE)
 _CARD_POWER = re.compile(r"^\s*Power Dissipation\(W\)\s*:\s*(\S+)", re.MULTILINE)
 _MOST_CHIPS = 64  # on one card; more is a misprint
+_TEMPERATURE = re.compile(r"^\s*(?:NPU )?Temperature\s*\(C\)\s*:\s*(-?\d{1,4})\s*$", re.MULTILINE)
+_HEALTH = re.compile(r"^\s*Health(?: Status)?\s*:\s*(\w+)", re.MULTILINE)
+_HEALTHS = {"ok": 0, "warning": 1, "alarm": 2, "critical": 3}
+# The count since the driver was loaded; newer cards also show one over their life.
+_UNCORRECTED = re.compile(
+    r"^\s*(?:HBM|DDR) Double[- ]Bit (?:Aggregate Total Err Cnt|Error Count)\s*:\s*(\d{1,10})", re.MULTILINE
+)
+# quantity -> (kind, unit, SI per raw count, resolution, reads per second)
+_QUANTITIES: dict[str, tuple[Kind, Unit, float, int, float]] = {
+    "power": ("power_instant", "W", 1e-3, 100, _POLL_HZ),
+    "temperature": ("temperature", "degC", 1.0, 1, _STATE_HZ),
+    "health": ("health", "count", 1.0, 1, _STATE_HZ),
+    "ecc_uncorrected": ("ecc", "count", 1.0, 1, _STATE_HZ),
+    "memory_used": ("memory", "bytes", 1.0, 1, _STATE_HZ),
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,7 @@ class NpuSmi:
         return key.startswith("dcmi:npu-smi-")
 
     def probe(self) -> list[SensorInfo]:
-        """Return a power sensor for each NPU, or nothing when the program is missing or lists none."""
+        """Return the sensors of each NPU, or nothing when the program is missing or lists none."""
         text = self._run("info", "-l")
         if isinstance(text, Unavailable):
             return []
@@ -72,37 +88,63 @@ class NpuSmi:
         for at, number in enumerate(numbers):
             chips = min(int(counts[at]), _MOST_CHIPS) if at < len(counts) else 1
             for chip in range(chips):
-                device = f"npu-smi-{number}-{chip}"
-                first = self._power(number, chip)
-                sensors.append(
-                    SensorInfo(
-                        key=f"dcmi:{device}/power",
-                        source="dcmi",
-                        device=device,
-                        kind="power_instant",
-                        scope="chip",
-                        unit="W",
-                        scale=1e-3,
-                        poll_hz=_POLL_HZ,
-                        max_power_w=_MAX_POWER_W,
-                        resolution=100,
-                        unavailable=first if isinstance(first, Unavailable) else None,
-                        note="from npu-smi, once per second",
-                    )
-                )
+                sensors += [self._describe(number, chip, quantity) for quantity in _QUANTITIES]
         return sensors
+
+    def _describe(self, number: str, chip: int, quantity: str) -> SensorInfo:
+        kind, unit, scale, resolution, poll_hz = _QUANTITIES[quantity]
+        device = f"npu-smi-{number}-{chip}"
+        first = self._read(number, chip, quantity)
+        return SensorInfo(
+            key=f"dcmi:{device}/{quantity}",
+            source="dcmi",
+            device=device,
+            kind=kind,
+            scope="chip",
+            unit=unit,
+            scale=scale,
+            poll_hz=poll_hz,
+            max_power_w=_MAX_POWER_W if unit == "W" else None,
+            resolution=resolution,
+            unavailable=first if isinstance(first, Unavailable) else None,
+            note="from npu-smi, once per second" if unit == "W" else "",
+        )
 
     def open(self, keys: Sequence[str]) -> dict[str, Read | Unavailable]:
         """Return the reader of each key."""
         readers: dict[str, Read | Unavailable] = {}
         for key in keys:
-            match = re.fullmatch(r"dcmi:npu-smi-(\d+)-(\d+)/power", key)
-            if match is None:
+            match = re.fullmatch(r"dcmi:npu-smi-(\d+)-(\d+)/(\w+)", key)
+            if match is None or match[3] not in _QUANTITIES:
                 readers[key] = Unavailable("no_sensor", f"npu-smi has no {key}")
                 continue
-            number, chip = match[1], int(match[2])
-            readers[key] = lambda number=number, chip=chip: self._power(number, chip)  # type: ignore[misc]
+            readers[key] = partial(self._read, match[1], int(match[2]), match[3])
         return readers
+
+    def _read(self, number: str, chip: int, quantity: str) -> int | Unavailable:
+        """Return one quantity of a chip in the unit of :data:`_QUANTITIES`."""
+        if quantity == "power":
+            return self._power(number, chip)
+        if quantity == "memory_used":
+            memory = self._memory(number, chip)
+            return memory if isinstance(memory, Unavailable) else memory[1]
+        topic = {"temperature": "temp", "ecc_uncorrected": "ecc"}.get(quantity, quantity)
+        text = self._run("info", "-t", topic, "-i", number, "-c", str(chip))
+        if isinstance(text, Unavailable):
+            return text
+        if quantity == "ecc_uncorrected":
+            counts = [int(count) for count in _UNCORRECTED.findall(text)]
+            if counts:
+                return max(counts)
+        elif quantity == "temperature":
+            found = _TEMPERATURE.search(text)
+            if found is not None:
+                return int(found[1])
+        else:
+            found = _HEALTH.search(text)
+            if found is not None and found[1].lower() in _HEALTHS:
+                return _HEALTHS[found[1].lower()]
+        return Unavailable("not_supported_by_device", f"npu-smi shows no {topic} for this NPU")
 
     def chips(self) -> list[NpuSmiChip] | Unavailable:
         """Return every NPU; management units, which have no logical id, are left out."""
@@ -119,7 +161,10 @@ class NpuSmi:
 
     def memory(self, chip: NpuSmiChip) -> tuple[int, int] | Unavailable:
         """Return (total, used) bytes of a chip; used is known in steps of 1% only."""
-        text = self._run("info", "-t", "usages", "-i", str(chip.card), "-c", str(chip.chip))
+        return self._memory(str(chip.card), chip.chip)
+
+    def _memory(self, number: str, chip: int) -> tuple[int, int] | Unavailable:
+        text = self._run("info", "-t", "usages", "-i", number, "-c", str(chip))
         if isinstance(text, Unavailable):
             return text
         capacity, usage = _CAPACITY.search(text), _USAGE.search(text)

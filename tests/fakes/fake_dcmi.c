@@ -8,13 +8,16 @@
  *   0.bus=193                  PCI bus of device 0
  *   0.name=910B2  0.used_mib=3417
  *   topology=3                 how any two devices are connected (DCMI_TOPO_TYPE_HCCS)
+ *   0.clock_mhz=800            of the AI cores now (rated: 1800)
+ *   0.health=2  0.double_bit=1  0.ecc=0   alarm; errors that were not corrected; ECC switched off
+ *   0.processes=1  0.temperature=48
  *   mcu=1                      each card has one more unit, which is no NPU
  */
 #define _GNU_SOURCE
 #include "fake_power.h"
 
 static const char *VARIABLE = "FAKE_DCMI_CONFIG";
-enum { NOT_INITIALISED = -8005, NO_DEVICE = -8007 };
+enum { NOT_INITIALISED = -8005, NO_DEVICE = -8007, NOT_SUPPORTED = -8255 };
 
 struct dcmi_hbm_info {
     unsigned long long memory_size;
@@ -34,6 +37,14 @@ struct dcmi_chip_info {
     unsigned aicore_cnt;
 };
 struct dcmi_aicore_info { unsigned freq, cur_freq; };
+struct dcmi_ecc_info {
+    int enable_flag;
+    unsigned single_bit_error_cnt, double_bit_error_cnt, total_single_bit_error_cnt, total_double_bit_error_cnt;
+    unsigned single_bit_isolated_pages_cnt, double_bit_isolated_pages_cnt;
+};
+struct dcmi_proc_mem_info { int proc_id; unsigned long proc_mem_usage; };
+_Static_assert(sizeof(struct dcmi_ecc_info) == 28, "dcmi_ecc_info");
+_Static_assert(sizeof(struct dcmi_proc_mem_info) == 16, "dcmi_proc_mem_info");
 _Static_assert(sizeof(struct dcmi_hbm_info) == 32, "dcmi_hbm_info");
 _Static_assert(sizeof(struct dcmi_pcie_info_all) == 64, "dcmi_pcie_info_all");
 
@@ -129,7 +140,32 @@ int dcmi_get_device_chip_info(int card, int chip, struct dcmi_chip_info *info) {
 
 int dcmi_get_device_aicore_info(int card, int chip, struct dcmi_aicore_info *info) {
     CALL(card, chip);
-    *info = (struct dcmi_aicore_info){1800, 800};
+    unsigned now = (unsigned)real_of(VARIABLE, card * chips() + chip, "clock_mhz", 1800);
+    *info = (struct dcmi_aicore_info){1800, now};
+    return 0;
+}
+
+int dcmi_get_device_health(int card, int chip, unsigned *health) {
+    CALL(card, chip);
+    *health = (unsigned)real_of(VARIABLE, card * chips() + chip, "health", 0);
+    return 0;
+}
+
+/* Only HBM (type 2), as on the 910B. */
+int dcmi_get_device_ecc_info(int card, int chip, int type, struct dcmi_ecc_info *info) {
+    CALL(card, chip);
+    if (type != 2) return NOT_SUPPORTED;
+    int device = card * chips() + chip;
+    memset(info, 0, sizeof *info);
+    info->enable_flag = (int)real_of(VARIABLE, device, "ecc", 1);
+    info->total_double_bit_error_cnt = (unsigned)real_of(VARIABLE, device, "double_bit", 0);
+    return 0;
+}
+
+int dcmi_get_device_resource_info(int card, int chip, struct dcmi_proc_mem_info *list, int *count) {
+    CALL(card, chip);
+    *count = (int)real_of(VARIABLE, card * chips() + chip, "processes", 0);
+    for (int at = 0; at < *count && at < 64; at++) list[at] = (struct dcmi_proc_mem_info){100 + at, 1 << 20};
     return 0;
 }
 
@@ -159,7 +195,7 @@ int dcmi_get_device_power_info(int card, int chip, int *power) {
 
 int dcmi_get_device_temperature(int card, int chip, int *temperature) {
     CALL(card, chip);
-    *temperature = 48;
+    *temperature = (int)real_of(VARIABLE, card * chips() + chip, "temperature", 48);
     return 0;
 }
 

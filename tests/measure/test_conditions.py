@@ -60,6 +60,24 @@ def test_new_memory_errors_are_flagged_and_old_ones_are_not() -> None:
     assert codes(watched("ecc", [2])) == []
 
 
+def test_a_clock_below_its_rated_one_is_flagged_where_no_reasons_are_named() -> None:
+    (flag,) = condition_flags([watched("clock", [1200] * 8, "core_clock", nominal=1800)])
+    assert flag.code == "clock_below_rated"
+    assert "100%" in flag.text
+    assert (
+        codes(watched("clock", [1800] * 8 + [800], "core_clock", nominal=1800)) == []
+    )  # a rest between steps
+    assert codes(watched("clock", [1200] * 8, "sm_clock")) == []  # nobody says what it should be
+    assert codes(watched("clock", [1200] * 2, "core_clock", nominal=1800)) == []
+
+
+def test_a_device_that_calls_itself_sick_is_flagged() -> None:
+    (flag,) = condition_flags([watched("health", [0, 0, 2, 0])])
+    assert (flag.code, "'alarm'" in flag.text) == ("device_alarm", True)
+    assert codes(watched("health", [0, 0])) == []
+    assert codes(watched("health", [])) == []
+
+
 def test_a_clock_that_falls_is_flagged() -> None:
     (flag,) = condition_flags([watched("clock", [1980] * 4 + [1700] * 4, "sm_clock")])
     assert flag.code == "clock_changed"
