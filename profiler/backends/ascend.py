@@ -16,7 +16,6 @@ from profiler.backends.base import (
     CapabilityName,
     Device,
     DeviceMemory,
-    EnergyReading,
     Json,
     Unavailable,
 )
@@ -83,10 +82,6 @@ class AscendBackend:
         """Read the NPU's own memory (HBM, else DDR)."""
         npu = self._find(device)
         return npu if isinstance(npu, Unavailable) else npu.source.memory(npu)
-
-    def energy(self, device: Device) -> EnergyReading | Unavailable:
-        """Return that there is no counter."""
-        return _NO_COUNTER
 
     def capabilities(self, device: Device) -> tuple[Capability, ...]:
         """Try each kind of reading once."""

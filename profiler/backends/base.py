@@ -1,6 +1,7 @@
 """What a backend is: the adapter for one family of devices.
 
-A backend discovers devices, describes them, reads their memory and owns their sensors.
+A backend discovers devices, describes them and reads their memory; what else can be read of them while work
+runs is the business of :mod:`profiler.sensors`.
 Nothing here raises for a missing driver or a denied file: absence is an answer
 (:class:`Unavailable`), with a code for programs, a sentence for people and a remedy.
 """
@@ -89,42 +90,6 @@ class DeviceMemory:
 
 
 @dataclass(frozen=True)
-class CounterPart:
-    """One of several counters that were read together and summed into an :class:`EnergyReading`.
-
-    Attributes:
-        source: e.g. ``rapl:package-1``.
-        joules: its value.
-        wraps_at_joules: value after which it starts again at 0, or None.
-    """
-
-    source: str
-    joules: float
-    wraps_at_joules: float | None
-
-
-@dataclass(frozen=True)
-class EnergyReading:
-    """One read of a cumulative energy counter, to see whether it can be read; for energies see ``sensors``.
-
-    Attributes:
-        joules: counter value; only differences mean anything.
-        monotonic_ns: CLOCK_MONOTONIC in the middle of the read.
-        wraps_at_joules: value after which the counter starts again at 0, or None.
-        source: e.g. ``nvml:total_energy`` or ``rapl:package-0``.
-        scope: what the counter covers: chip, board, module, socket, package, …
-        parts: the counters behind a sum (CPU sockets), which wrap one by one; empty for a single counter.
-    """
-
-    joules: float
-    monotonic_ns: int
-    wraps_at_joules: float | None
-    source: str
-    scope: str
-    parts: tuple[CounterPart, ...] = ()
-
-
-@dataclass(frozen=True)
 class Capability:
     """Something that a buyer wants measured on a device, and whether it can be here."""
 
@@ -144,10 +109,6 @@ class Backend(Protocol):
 
     def memory(self, device: Device) -> DeviceMemory | Unavailable:
         """Read the memory of one device now."""
-        ...
-
-    def energy(self, device: Device) -> EnergyReading | Unavailable:
-        """Read the cumulative energy counter of one device now."""
         ...
 
     def capabilities(self, device: Device) -> tuple[Capability, ...]:

@@ -12,7 +12,6 @@ from profiler.backends.base import (
     Capability,
     Device,
     DeviceMemory,
-    EnergyReading,
     Json,
     Unavailable,
 )
@@ -26,7 +25,8 @@ from profiler.backends.cpu_state import (
 )
 from profiler.backends.cpu_topology import Topology, read_topology
 from profiler.backends.tree import Tree, format_cpu_list, parse_cpu_list, parse_fields
-from profiler.sensors.rapl import Rapl
+from profiler.sensors.meters import meters_for
+from profiler.sensors.rapl_sensors import RaplSensors
 
 _SENSOR_DRIVERS = ("coretemp", "k10temp", "zenpower")
 _CPU0 = "/sys/devices/system/cpu/cpu0"
@@ -44,7 +44,6 @@ class CpuBackend:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._tree = Tree(root)
-        self._rapl = Rapl(self._tree)
 
     def report(self) -> BackendReport:
         """Describe the CPU, its memory and the limits on this process."""
@@ -78,15 +77,14 @@ class CpuBackend:
         """Return the memory of the host, which is a device's own only for the CPU."""
         return self._memory(read_limits(self._tree))
 
-    def energy(self, device: Device) -> EnergyReading | Unavailable:
-        """Read the RAPL counters of all packages; DRAM is not in them."""
-        return self._rapl.read()
-
     def capabilities(self, device: Device) -> tuple[Capability, ...]:
         """Try each kind of reading once."""
-        memory, energy = self.memory(device), self.energy(device)
-        no_energy = energy if isinstance(energy, Unavailable) else None
-        energy_source = None if isinstance(energy, Unavailable) else energy.source
+        memory = self.memory(device)
+        # Which counters are the CPU's is decided where sweeps decide it.
+        energy, *_ = meters_for(device, RaplSensors(str(self._tree.root)).probe())
+        no_energy = energy.unavailable
+        names = "+".join(info.device.removeprefix("cpu-") for info in energy.sensors)
+        energy_source = None if no_energy is not None else f"rapl:{names}"
         no_memory = memory if isinstance(memory, Unavailable) else None
         return (
             Capability("memory", None if isinstance(memory, Unavailable) else memory.source, no_memory),

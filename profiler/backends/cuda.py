@@ -14,7 +14,6 @@ from profiler.backends.base import (
     CapabilityName,
     Device,
     DeviceMemory,
-    EnergyReading,
     Json,
     Unavailable,
 )
@@ -84,20 +83,14 @@ class CudaBackend:
         gpu = self._find(device)
         return gpu if isinstance(gpu, Unavailable) else self._memory(gpu)
 
-    def energy(self, device: Device) -> EnergyReading | Unavailable:
-        """Read the GPU's cumulative energy counter."""
-        gpu = self._find(device)
-        if isinstance(gpu, Unavailable):
-            return gpu
-        return _MIG_SENSOR if gpu.parent_uuid else self._nvml.energy(gpu.handle)
-
     def capabilities(self, device: Device) -> tuple[Capability, ...]:
         """Try each kind of reading once."""
         gpu = self._find(device)
         if isinstance(gpu, Unavailable):
             return tuple(Capability(name, None, gpu) for name in get_args(CapabilityName))
         ask, handle = self._nvml.ask, gpu.handle
-        memory, energy = self._memory(gpu), self.energy(device)
+        memory = self._memory(gpu)
+        energy = _MIG_SENSOR if gpu.parent_uuid else self._nvml.energy_counter(handle)()
         power = _MIG_SENSOR if gpu.parent_uuid else ask("nvmlDeviceGetPowerUsage", handle)
         throttling = ask("nvmlDeviceGetCurrentClocksEventReasons", handle)
         if isinstance(throttling, Unavailable):  # the name of the same call before R535
@@ -107,12 +100,11 @@ class CudaBackend:
             refused = isinstance(answer, Unavailable)
             return Capability(name, None if refused else source, answer if refused else None)
 
-        scope = "" if isinstance(energy, Unavailable) else f" ({energy.scope})"
         memory_source = "" if isinstance(memory, Unavailable) else memory.source
         clock = ask("nvmlDeviceGetClockInfo", handle, CLOCK_SM)
         return (
             capability("memory", memory, memory_source),
-            capability("energy", energy, f"nvml:total_energy{scope}"),
+            capability("energy", energy, f"nvml:total_energy ({self._nvml.energy_scope(handle)})"),
             capability("power", power, "nvml:power_usage"),
             capability("clocks", clock, "nvml:clock_info"),
             capability(

@@ -10,7 +10,6 @@ from profiler.backends.base import (
     CapabilityName,
     Device,
     DeviceMemory,
-    EnergyReading,
     Unavailable,
 )
 from profiler.worker.fake_engine import DEFAULTS, DEVICES
@@ -41,10 +40,6 @@ class FakeBackend:
 
     def memory(self, device: Device) -> DeviceMemory | Unavailable:
         """Return that there is nothing to read; the engine alone knows what it pretends to use."""
-        return _NO_SENSOR
-
-    def energy(self, device: Device) -> EnergyReading | Unavailable:
-        """Return that there is no counter."""
         return _NO_SENSOR
 
     def capabilities(self, device: Device) -> tuple[Capability, ...]:

@@ -25,7 +25,6 @@ from profiler.backends.base import (
     CapabilityName,
     Device,
     DeviceMemory,
-    EnergyReading,
     Json,
     Unavailable,
 )
@@ -90,24 +89,19 @@ class RocmBackend:
         total, used = memory
         return DeviceMemory(total, total - used, "sysfs:mem_info_vram")
 
-    def energy(self, device: Device) -> EnergyReading | Unavailable:
-        """Read the energy counter of the GPU's socket through ``amdsmi``; the files show none."""
-        card = self._find(device)
-        return card if isinstance(card, Unavailable) else self._amdsmi.energy(card.pci_address)
-
     def capabilities(self, device: Device) -> tuple[Capability, ...]:
         """Try each kind of reading once."""
         card = self._find(device)
         if isinstance(card, Unavailable):
             return tuple(Capability(name, None, card) for name in get_args(CapabilityName))
-        memory, energy = self.memory(device), self.energy(device)
+        memory, energy = self.memory(device), self._amdsmi.energy_count(card.pci_address)
         return (
             Capability("memory", "sysfs:mem_info_vram", None)
             if isinstance(memory, DeviceMemory)
             else Capability("memory", None, memory),
-            Capability("energy", f"{energy.source} ({energy.scope})", None)
-            if isinstance(energy, EnergyReading)
-            else Capability("energy", None, energy),
+            Capability("energy", None, energy)
+            if isinstance(energy, Unavailable)
+            else Capability("energy", "amdsmi:energy_accumulator (socket)", None),
             # Most chips have one of the two; which one depends on chip and kernel.
             self._sensor("power", card, "power1_average", "power1_input"),
             self._sensor("clocks", card, "freq1_input"),

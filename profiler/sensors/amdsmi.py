@@ -13,12 +13,11 @@ import io
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from profiler.backends.base import EnergyReading, Unavailable
+from profiler.backends.base import Unavailable
 from profiler.backends.identity import normal_pci
 
 # The accumulator counts 2^-16 J (gpu_metrics of amdgpu: "15.259 uJ"). The package's own
@@ -99,21 +98,6 @@ class AmdSmi:
         if not isinstance(count, int) or count in (0, _NOT_AVAILABLE):
             return Unavailable("not_supported_by_device", f"amdsmi answers {count!r} for the energy counter")
         return count
-
-    def energy(self, pci_address: str | None) -> EnergyReading | Unavailable:
-        """Read the accumulator of the GPU at ``pci_address`` once, in joules."""
-        before_ns = time.monotonic_ns()
-        count = self.energy_count(pci_address)
-        after_ns = time.monotonic_ns()
-        if isinstance(count, Unavailable):
-            return count
-        return EnergyReading(
-            joules=count * JOULES_PER_COUNT,
-            monotonic_ns=(before_ns + after_ns) // 2,
-            wraps_at_joules=None,
-            source="amdsmi:energy_accumulator",
-            scope="socket",
-        )
 
 
 def _refusal(error: Exception) -> Unavailable:

@@ -96,13 +96,22 @@ def _of_the_cpu(infos: Sequence[SensorInfo], box: Sequence[Meter]) -> Meter:
     for meter in box:
         if meter.covers == "cpu":
             return Meter(DEVICE, meter.scope, meter.sensors)
-    reasons = [
-        info.unavailable
-        for info in infos
-        if info.source == "rapl" and info.scope == "package" and info.unavailable is not None
-    ]
+    reasons = [info.unavailable for info in _blocked(infos, "package") if info.unavailable is not None]
     nobody = Unavailable("no_sensor", "this machine has no energy counter of its CPU")
     return Meter(DEVICE, "package", (), reasons[0] if reasons else nobody)
+
+
+def _blocked(infos: Sequence[SensorInfo], scope: str) -> list[SensorInfo]:
+    """Return the counters that belong into the sum of a scope and cannot be read: there is no sum then."""
+    return [
+        info
+        for info in infos
+        if info.source == "rapl"
+        and info.scope == scope
+        and info.kind == "energy_counter"
+        and info.unavailable is not None
+        and info.unavailable.code != "mirrored_of"
+    ]
 
 
 def _box_meters(infos: Sequence[SensorInfo]) -> list[Meter]:
@@ -111,9 +120,11 @@ def _box_meters(infos: Sequence[SensorInfo]) -> list[Meter]:
     meters: list[Meter] = []
     for scope, name in (("package", "cpu"), ("dram", "dram"), ("platform", "platform")):
         group = tuple(info for info in readable if info.scope == scope and info.kind == "energy_counter")
-        if group:
+        through_perf = any(info.key.startswith("rapl:perf") for info in group)  # stands in for all zones
+        whole = through_perf or not _blocked(infos, scope)
+        if group and whole:
             meters.append(Meter(name, group[0].scope, group))
-        if scope == "package" and len(group) > 1:
+        if scope == "package" and (len(group) > 1 or not whole):
             meters += [Meter(info.device, info.scope, (info,)) for info in group]
     walls: dict[str, SensorInfo] = {}
     for kind in _BEST_FIRST:

@@ -8,12 +8,11 @@ have all come back as :class:`Unavailable`.
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from profiler.backends.base import EnergyReading, Unavailable
+from profiler.backends.base import Unavailable
 
 # nvmlReturn_t of nvml.h -> (code, text, remedy); {call} is the function that was refused.
 _REFUSALS: dict[int, tuple[str, str, str]] = {
@@ -43,6 +42,9 @@ _REFUSALS: dict[int, tuple[str, str, str]] = {
 _FIELD_POWER_INSTANT = 186  # NVML_FI_DEV_POWER_INSTANT
 _SCOPE_MODULE = 1  # NVML_POWER_SCOPE_MODULE
 _ALL_ONES = (1 << 64) - 1  # NVML_VALUE_NOT_AVAILABLE as an unsigned number
+_NO_COUNTER = Unavailable(
+    "not_supported_by_device", "this GPU has no energy counter (before Volta, or a virtual GPU)"
+)
 
 
 class Nvml:
@@ -123,29 +125,21 @@ class Nvml:
         )
         return Unavailable(code, text.replace("{call}", call), remedy)
 
-    def energy(self, handle: Any) -> EnergyReading | Unavailable:
-        """Read the GPU's energy counter once (millijoules since the driver was loaded; Volta and later)."""
-        before_ns = time.monotonic_ns()
-        millijoules = self.ask("nvmlDeviceGetTotalEnergyConsumption", handle)
-        after_ns = time.monotonic_ns()
-        if isinstance(millijoules, Unavailable):
-            if millijoules.code == "not_supported_by_device":
+    def energy_counter(self, handle: Any) -> Callable[[], int | Unavailable]:
+        """Return a reader of the energy counter: millijoules since the driver was loaded; Volta and later."""
+        counter = self.counter("nvmlDeviceGetTotalEnergyConsumption", handle)
+
+        def read() -> int | Unavailable:
+            millijoules = counter()
+            if millijoules == _ALL_ONES:
                 return Unavailable(
-                    millijoules.code,
-                    "this GPU has no energy counter (before Volta, or a virtual GPU)",
+                    "implausible", "the energy counter answers 'not available' as if it were a number"
                 )
+            if isinstance(millijoules, Unavailable) and millijoules.code == "not_supported_by_device":
+                return _NO_COUNTER
             return millijoules
-        if millijoules == _ALL_ONES:
-            return Unavailable(
-                "implausible", "the energy counter answers 'not available' as if it were a number"
-            )
-        return EnergyReading(
-            joules=millijoules * 1e-3,
-            monotonic_ns=(before_ns + after_ns) // 2,
-            wraps_at_joules=None,
-            source="nvml:total_energy",
-            scope=self.energy_scope(handle),
-        )
+
+        return read
 
     def energy_scope(self, handle: Any) -> str:
         """Return what the counter covers: ``module`` where NVML knows one around the GPU, else ``board``.

@@ -199,7 +199,7 @@ class NvmlSensors:
         if quantity == "processes":
             return partial(_processes, self._nvml, handle)
         if quantity == "energy":
-            return _whole(self._nvml.counter("nvmlDeviceGetTotalEnergyConsumption", handle))
+            return self._nvml.energy_counter(handle)
         calls: dict[str, tuple[str, tuple[int, ...]]] = {
             "power_usage": ("nvmlDeviceGetPowerUsage", ()),
             "sm_clock": ("nvmlDeviceGetClockInfo", (CLOCK_SM,)),

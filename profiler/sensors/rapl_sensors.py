@@ -1,6 +1,8 @@
 """The source ``rapl``: energy counters of CPU packages, DRAM and platform, one sensor per counter.
 
-Which zones are what is explained in :mod:`profiler.sensors.rapl`, which sums packages for the CPU backend.
+Which zones count (``Documentation/power/powercap/powercap.rst`` and drivers/powercap of Linux): top-level
+zones named ``package-N`` or ``package-N-die-M``. ``psys`` is one too, but covers the packages again;
+``intel-rapl-mmio`` repeats the package; first-generation AMD EPYC shows one socket counter once per die.
 Units and wraps: ``Documentation/power/powercap/powercap.rst``; the kernel scales every zone to microjoules,
 also DRAM zones whose hardware unit differs (``drivers/powercap/intel_rapl_common.c``).
 """
@@ -18,13 +20,12 @@ from profiler.backends.tree import Tree
 from profiler.sensors.base import Read, Scope, SensorInfo, missing
 from profiler.sensors.files import file_reader
 from profiler.sensors.perf import PerfPower
-from profiler.sensors.rapl import MAX_PACKAGE_POWER_W, Rapl
+from profiler.sensors.rapl import MAX_PACKAGE_POWER_W, POWERCAP, why_no_package
 
-_POWERCAP = "/sys/class/powercap"
 _ZONE = re.compile(r"intel-rapl(?:-mmio)?:\d+(?::\d+)?")
 _PACKAGE = re.compile(r"package-\d+(?:-die-\d+)?")
 _POLL_HZ = 100.0
-_PERMISSION = f"sudo chmod a+r {_POWERCAP}/intel-rapl:*/energy_uj (until the next boot), or run as root"
+_PERMISSION = f"sudo chmod a+r {POWERCAP}/intel-rapl:*/energy_uj (until the next boot), or run as root"
 # Counters of one socket are shown once per die on some CPUs: equal values at the same moment, twice.
 _MIRROR_UJ = 1_000_000
 _MIRROR_PAUSE_S = 0.02
@@ -66,7 +67,7 @@ class RaplSensors:
             found[info.key] = info
         sensors = self._without_mirrors(list(found.values()))
         if not any(info.scope == "package" for info in sensors):
-            why = Rapl(self._tree).why_none(listed)
+            why = why_no_package(self._tree, listed)
             sensors.append(replace(missing("rapl", why, device="cpu", scope="package"),
                                    simulated=self._root != "/"))  # fmt: skip
         sensors = [self._overlapping(info, sensors) for info in sensors]
@@ -96,7 +97,7 @@ class RaplSensors:
 
     def _zones(self) -> list[str]:
         """Paths of all zones, the plain ones first: those of mmio repeat them."""
-        listed = [path for path in self._tree.glob(f"{_POWERCAP}/*") if _ZONE.fullmatch(Path(path).name)]
+        listed = [path for path in self._tree.glob(f"{POWERCAP}/*") if _ZONE.fullmatch(Path(path).name)]
         return sorted(listed, key=lambda path: "-mmio" in path)
 
     def _key(self, path: str) -> str:
@@ -105,7 +106,7 @@ class RaplSensors:
         zone = Path(path).name
         if zone.count(":") == 1:
             return f"rapl:{name}/energy"
-        parent = self._tree.text(f"{_POWERCAP}/{zone.rpartition(':')[0]}/name") or "unknown"
+        parent = self._tree.text(f"{POWERCAP}/{zone.rpartition(':')[0]}/name") or "unknown"
         return f"rapl:{parent}/{name}"
 
     def _describe(self, path: str) -> SensorInfo | None:

@@ -235,6 +235,18 @@ def test_capabilities_of_a_server(tmp_path: Path) -> None:
     }
 
 
+def test_one_unreadable_package_leaves_no_sum(tmp_path: Path) -> None:
+    root = machines.intel_server(tmp_path)
+    (root / "sys/class/powercap/intel-rapl:2/energy_uj").write_text("garbage\n")
+    found = able(root)
+    for name in ("energy", "power"):
+        assert found[name].unavailable.code == "unreadable"
+
+
+def test_the_capability_names_the_dies_that_count(tmp_path: Path) -> None:
+    assert able(machines.amd_server(tmp_path))["energy"].source == "rapl:package-0-die-0"
+
+
 @pytest.mark.parametrize("machine", [machines.virtual_machine, machines.graviton])
 def test_what_cannot_be_measured_has_a_reason(tmp_path: Path, machine: Callable[[Path], Path]) -> None:
     found = able(machine(tmp_path))

@@ -73,22 +73,20 @@ def test_a_gpu_that_shares_system_memory_has_no_memory_of_its_own(probe_cuda: An
     assert answers["memory"][UUIDS[0]]["code"] == "not_supported_by_device"
 
 
-def test_the_energy_counter_is_read_in_joules(probe_cuda: Any) -> None:
-    answers = probe_cuda(boxes(1, **{"0_energy_mj": 5_000_000}))
-    reading = answers["energy"][UUIDS[0]]
-    assert reading["joules"] == 5000.0
-    assert (reading["source"], reading["scope"]) == ("nvml:total_energy", "board")
-
-
-def test_the_counter_of_a_superchip_covers_the_module(probe_cuda: Any) -> None:
-    answers = probe_cuda(boxes(1, **{"0_module": 1}))
-    assert answers["energy"][UUIDS[0]]["scope"] == "module"
+def test_the_energy_counter_says_what_it_covers(probe_cuda: Any) -> None:
+    for scope, config in (("board", {}), ("module", {"0_module": 1})):  # a superchip counts its module
+        able = probe_cuda(boxes(1, **config))["capabilities"][UUIDS[0]]
+        assert able["energy"] == {
+            "name": "energy",
+            "source": f"nvml:total_energy ({scope})",
+            "unavailable": None,
+        }
 
 
 def test_a_virtual_gpu_has_no_energy_counter_but_power(probe_cuda: Any) -> None:
     answers = probe_cuda(boxes(1, **{"0_error.nvmlDeviceGetTotalEnergyConsumption": 3}))
-    assert answers["energy"][UUIDS[0]]["code"] == "not_supported_by_device"
     able = answers["capabilities"][UUIDS[0]]
+    assert able["energy"]["unavailable"]["code"] == "not_supported_by_device"
     assert able["energy"]["source"] is None
     assert able["power"] == {"name": "power", "source": "nvml:power_usage", "unavailable": None}
     # This fake has only the old name of the call.
@@ -105,7 +103,8 @@ def test_a_gpu_lost_before_the_start_is_named_and_the_others_are_used(probe_cuda
 def test_a_gpu_lost_between_reads_has_no_energy(probe_cuda: Any) -> None:
     config = boxes(1)
     answers = probe_cuda(config, then=config | {"0.error.*": 15})
-    assert answers["energy_then"][UUIDS[0]]["code"] == "lost"
+    assert answers["capabilities"][UUIDS[0]]["energy"]["unavailable"] is None
+    assert answers["capabilities_then"][UUIDS[0]]["energy"]["unavailable"]["code"] == "lost"
 
 
 def test_only_lost_gpus_are_no_devices(probe_cuda: Any) -> None:
@@ -136,7 +135,7 @@ def test_zero_uuids_are_replaced_by_the_pci_address(probe_cuda: Any) -> None:
     assert (first["key"], first["uuid"]) == ("0000:17:00.0", None)
     assert "all-zero" in first["details"]["notes"][0]
     assert second["key"] == UUIDS[1]
-    assert "0000:17:00.0" in answers["energy"]
+    assert "0000:17:00.0" in answers["capabilities"]
 
 
 def test_repeated_uuids_are_replaced_by_the_pci_addresses(probe_cuda: Any) -> None:
@@ -156,9 +155,9 @@ def test_mig_instances_take_the_place_of_their_gpu(probe_cuda: Any) -> None:
     assert [device["details"]["mig_parent_uuid"] for device in devices] == [UUIDS[0], UUIDS[0], None]
     first = devices[0]["key"]
     assert first.startswith("MIG-")
-    assert answers["energy"][first]["code"] == "mig_instance"
+    assert answers["capabilities"][first]["energy"]["unavailable"]["code"] == "mig_instance"
     assert answers["capabilities"][first]["power"]["unavailable"]["code"] == "mig_instance"
-    assert answers["energy"][UUIDS[1]]["joules"] > 0
+    assert answers["capabilities"][UUIDS[1]]["energy"]["unavailable"] is None
 
 
 def test_mig_without_instances_says_what_to_do(probe_cuda: Any) -> None:

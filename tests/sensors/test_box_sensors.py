@@ -72,6 +72,22 @@ def test_a_device_is_known_by_uuid_and_by_pci_address(name: str) -> None:
     assert covered(GPU, [replace(BOARD, device=name)])[DEVICE] == [BOARD.key]
 
 
+def test_a_sum_without_one_of_its_parts_is_none() -> None:
+    """Half of the sockets would pass for the whole CPU."""
+    closed = replace(PACKAGES[1], unavailable=NOTHING)
+    (own, *others) = meters_for(CPU, [PACKAGES[0], closed, DRAM])
+    assert (own.sensors, own.unavailable) == ((), NOTHING)
+    assert {meter.covers for meter in others} == {"cpu-package-0", "dram"}
+    mirror = replace(PACKAGES[1], unavailable=Unavailable("mirrored_of", "the same counter"))
+    assert meters_for(CPU, [PACKAGES[0], mirror])[0].sensors == (PACKAGES[0],)
+    perf = replace(PACKAGES[0], key="rapl:perf-energy-pkg/cpu0")
+    assert meters_for(CPU, [closed, perf])[0].sensors == (perf,)
+    no_memory = replace(DRAM, key="rapl:package-1/dram", unavailable=NOTHING)
+    assert {meter.covers for meter in meters_for(CPU, [*PACKAGES, DRAM, no_memory])} == {
+        DEVICE, "cpu-package-0", "cpu-package-1",
+    }  # fmt: skip
+
+
 def test_power_stands_in_where_the_counter_cannot_be_read() -> None:
     refused = replace(BOARD, unavailable=NOTHING)
     assert covered(GPU, [refused, BOARD_POWER])[DEVICE] == [BOARD_POWER.key]

@@ -128,6 +128,20 @@ def test_reasons_for_having_none(tmp_path: Path) -> None:
         {"/proc/self/mountinfo": "50 49 0:80 / /sys/devices/virtual/powercap ro - tmpfs tmpfs ro"},
     )
     assert code(probed(masked)["rapl:cpu/energy"]) == "masked_in_container"
+    hidden = machines.virtual_machine(tmp_path / "dangling")
+    target = "../../devices/virtual/powercap/intel-rapl/intel-rapl:0"
+    machines.link(hidden, "/sys/class/powercap/intel-rapl:0", target)
+    assert code(probed(hidden)["rapl:cpu/energy"]) == "masked_in_container"
+    metal = machines.intel_server(tmp_path / "metal")
+    shutil.rmtree(metal / "sys/class/powercap")
+    assert code(probed(metal)["rapl:cpu/energy"]) == "driver_not_loaded"
+    psys = machines.write(tmp_path / "psys", machines.zone("intel-rapl:0", "psys", 1))
+    assert code(probed(psys)["rapl:cpu/energy"]) == "not_supported_by_device"
+
+
+def test_mmio_counts_where_nothing_else_does(tmp_path: Path) -> None:
+    root = machines.write(tmp_path, machines.zone("intel-rapl-mmio:0", "package-0", 4_000_000))
+    assert probed(root)["rapl:package-0/energy"].unavailable is None
 
 
 def test_perf_is_described_by_its_files(tmp_path: Path) -> None:
