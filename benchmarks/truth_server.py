@@ -15,6 +15,7 @@ import heapq
 import json
 import ssl
 import time
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,10 @@ BEHAVIOURS = {
     "until-close": "no framing: the answer ends with the connection",
     "close-first": "the connection is closed before the second request on it is read",
     "short": "half of the tokens asked for",
+    "canned": "the same answer to every prompt",
+    "other-model": "another model answers, and says so",
+    "remembers": "an answer that was given before comes at once",
+    "ends": "half of the tokens asked for, then the end of sequence",
     "cut": "the connection is closed in the middle",
     "ends-early": "the answer ends properly in the middle, without finish_reason, usage and [DONE]",
     "silent": "no answer at all",
@@ -62,6 +67,8 @@ class Stream:
     chat: bool
     usage: bool
     prompt_tokens: int
+    prompt: int = 0
+    known: bool = False
     written_ns: list[int] = field(default_factory=list)
     sent: int = 0
     due_ns: int = 0
@@ -76,6 +83,7 @@ class TruthServer:
         self.streams: list[Stream] = []
         self.bodies: list[dict[str, Any]] = []
         self.heads: list[str] = []
+        self.seen: set[int] = set()
         self.connections: set[_Connection] = set()
         self._due: list[tuple[int, int, _Connection]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -213,13 +221,14 @@ class _Connection(asyncio.Protocol):
         length = len(prompt.split()) + 3 if isinstance(prompt, str) else len(prompt)
         asked = int(body.get("max_tokens") or body.get("max_completion_tokens") or 16)
         options = body.get("stream_options") or {}
-        tokens = asked // 2 if model == "short" else asked
+        tokens = asked // 2 if model in ("short", "ends") else asked
         usage = bool(options.get("include_usage")) and model not in (
             "no-usage",
             "ends-early",
             "per4-no-usage",
         )
-        stream = Stream(now, tokens, model, chat, usage, length)
+        text = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+        stream = Stream(now, tokens, model, chat, usage, length, zlib.crc32(text.encode()))
         server.streams.append(stream)
         self._answered += 1
         self.stream = stream
@@ -242,7 +251,9 @@ class _Connection(asyncio.Protocol):
         )
         if chat and model == "role":
             self._event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
-        stream.due_ns = now + server.ttft_ns
+        stream.known = model == "remembers" and stream.prompt in server.seen
+        server.seen.add(stream.prompt)
+        stream.due_ns = now + (0 if stream.known else server.ttft_ns)
         server.schedule(self, stream.due_ns)
 
     def next(self) -> None:
@@ -261,7 +272,7 @@ class _Connection(asyncio.Protocol):
             self._raw(b": keep-alive\n\n")
         if stream.model == "empty":
             self._event({"choices": [_choice(stream, "")]})
-        event = {"choices": [_choice(stream, _text(stream, per), per, "length" if last else None)]}
+        event = {"choices": [_choice(stream, _text(stream, per), per, _reason(stream) if last else None)]}
         stream.sent += per
         if stream.model == "stream-usage":
             event["usage"] = {"prompt_tokens": stream.prompt_tokens, "completion_tokens": stream.sent}  # type: ignore[assignment]
@@ -273,7 +284,7 @@ class _Connection(asyncio.Protocol):
             if stream.model == "until-close":
                 self.transport.close()
             return
-        stream.due_ns += self._server.gap_ns * per
+        stream.due_ns += 0 if stream.known else self._server.gap_ns * per
         self._server.schedule(self, stream.due_ns)
 
     def _tail(self, stream: Stream) -> bytes:
@@ -319,7 +330,7 @@ class _Connection(asyncio.Protocol):
         stream = self.stream
         assert stream is not None
         kind = "chat.completion.chunk" if stream.chat else "text_completion"
-        whole = {"id": "cmpl-1", "object": kind, "created": 1760000000, "model": stream.model} | event
+        whole = {"id": "cmpl-1", "object": kind, "created": 1760000000, "model": _name(stream)} | event
         text = json.dumps(whole, ensure_ascii=False).encode()
         data = b"data: " + text + (b"\r\n\r\n" if stream.model == "crlf" else b"\n\n")
         if stream.model == "utf8":
@@ -338,10 +349,34 @@ class _Connection(asyncio.Protocol):
         return b"%x\r\n%s\r\n" % (len(data), data)
 
 
+# Of equal length, so that chunks of equal numbers of tokens are; which ones come depends on the prompt.
+_WORDS = [f" {word}" for word in "the and for was his not you had but all one out day man who".split()]  # noqa: SIM905
+
+
+def _numbers(stream: Stream, tokens: int) -> range:
+    """Places of the next tokens in their answer."""
+    return range(stream.sent, stream.sent + tokens)
+
+
 def _text(stream: Stream, tokens: int) -> str:
     if stream.model == "stream-usage" and stream.sent % 3 == 2:
         return ""
-    return ("語" if stream.model == "utf8" else " the") * tokens
+    if stream.model == "utf8":
+        return "語" * tokens
+    if stream.model == "canned":
+        return " the" * tokens
+    return "".join(
+        _WORDS[(stream.prompt * (2 * at + 1) >> 5) % len(_WORDS)]
+        for at in range(stream.sent, stream.sent + tokens)
+    )
+
+
+def _name(stream: Stream) -> str:
+    return "smaller" if stream.model == "other-model" else stream.model
+
+
+def _reason(stream: Stream) -> str:
+    return "stop" if stream.model == "ends" else "length"
 
 
 def _choice(stream: Stream, text: str, tokens: int = 0, reason: str | None = None) -> dict[str, Any]:
@@ -355,7 +390,9 @@ def _choice(stream: Stream, text: str, tokens: int = 0, reason: str | None = Non
         choice["text"] = text
     if stream.model == "ids":
         choice["text"] = ""
-        choice["token_ids"] = [7] * tokens
+        choice["token_ids"] = [
+            (stream.prompt * (2 * at + 1) >> 5) % 251 for at in range(stream.sent, stream.sent + tokens)
+        ]
     return choice
 
 

@@ -76,6 +76,13 @@ INTERRUPTED = 130
     metavar="METHOD",
     help="Recorded: the server decodes speculatively (mtp, eagle3, …).",
 )
+@click.option(
+    "--weights",
+    metavar="FOLDER",
+    help="Safetensors of what the server runs: its answers are held against an fp32 reference of them.",
+)
+@click.option("--precision", help="Number format that it claims (default: that of the weights).")
+@click.option("--no-fidelity", is_flag=True, help="Leave out the check of the answers; the record says so.")
 @click.option("--processes", type=click.IntRange(1, 256), help="Load processes (default: by the load).")
 @click.option(
     "--timeout", "total_s", type=Duration(), default="600s", help="A request is given up after this."
@@ -182,9 +189,11 @@ def _show(path: Path, *, as_json: bool) -> int:
 
 def _words(stage: Stage) -> str:
     if stage.case is None:
-        return {"asking": "asking the server what it understands", "client": "measuring the client"}[
-            stage.name
-        ]
+        return {
+            "asking": "asking the server what it understands",
+            "client": "measuring the client",
+            "checking": "looking at the server's answers",
+        }[stage.name]
     at = stage.progress
     done = (
         "warming up"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from profiler.load.request import LoadRequest, Point
     from profiler.load.search import Search
     from profiler.load.slo import Slo
+    from profiler.measure.fidelity_server import Claim
 
 POINT_S = 120.0
 """Budget of a point of a search, unless --seconds says another."""
@@ -79,6 +80,9 @@ def request_of(urls: tuple[str, ...], flags: dict[str, Any]) -> LoadRequest:
     shape = _shape(flags, trace)
     points = () if search is not None else _points(flags, trace)
     named = {name: flags[name] for name in _SAME}
+    claim = _claim(flags)
+    if claim is not None and claim.model is not None and flags["vocab_size"] is None:
+        named["vocab_size"] = claim.model.architecture.vocab_size
     return LoadRequest(
         **named,
         endpoints=endpoints,
@@ -92,6 +96,7 @@ def request_of(urls: tuple[str, ...], flags: dict[str, Any]) -> LoadRequest:
         trace=trace,
         limits=replace(Limits(), total_s=flags["total_s"], idle_s=flags["idle_s"]),
         key_variable=flags["api_key_env"],
+        claim=claim,
         command=_command(urls, flags),
     )
 
@@ -110,17 +115,50 @@ def _seconds(flags: dict[str, Any], search: Search | None, trace: Trace | None) 
 
 def _command(urls: tuple[str, ...], flags: dict[str, Any]) -> tuple[str, ...]:
     """Return the flags for the record; URLs and files say whose machine it is and are left out."""
-    private = {"tokenizer", "ca_file", "trace", "api_key_env", "name"}
+    private = {"tokenizer", "ca_file", "trace", "api_key_env", "name", "weights"}
     names = {"ramp_s": "ramp", "total_s": "timeout", "idle_s": "idle-timeout", "slos": "slo"}
     names |= {"over": "search"}
     names |= {"low": "from", "high": "to"}
     made = ["load", *("URL" for _ in urls)]
+    switches: list[str] = []
     for name, value in flags.items():
         if value in (None, (), 0) or name in private:
             continue
+        if value is True:
+            switches.append(f"--{name.replace('_', '-')}")
+            continue
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         made += [f"--{names.get(name, name).replace('_', '-')}", text]
-    return tuple(made)
+    return (*made, *switches)
+
+
+def _claim(flags: dict[str, Any]) -> Claim | None:
+    """Return what the server is said to run, or None without a check.
+
+    Raises:
+        UsageError: there are no such weights, or they do not say in which format they are.
+    """
+    from profiler.measure.fidelity_server import Claim
+    from profiler.models.catalogue import resolve_model
+    from profiler.models.formats import formats_for
+    from profiler.models.weights import stored_precision
+
+    given, precision = flags["weights"], flags["precision"]
+    if flags["no_fidelity"]:
+        if given or precision:
+            raise UsageError("--no-fidelity leaves out what --weights and --precision are for; give one")
+        return None
+    if given is None:
+        if precision is not None:
+            raise UsageError("--precision says what --weights are served in; give both")
+        return Claim(seed=flags["seed"])
+    model = resolve_model(given)
+    if model.folder is None:
+        raise UsageError(f"--weights {given}: no safetensors there; give the folder that the server loaded")
+    precision = precision or stored_precision(model.folder)
+    if precision is None:
+        raise UsageError(f"--weights {given}: config.json names no plain number format; give --precision")
+    return Claim(model, formats_for(precision), flags["seed"])
 
 
 def _shape(flags: dict[str, Any], trace: Trace | None) -> Shape:

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -147,6 +147,13 @@ class Driver:
         if due is not None and len(due):
             return float(due[-1])
         return self.request.seconds or 0.0
+
+    def job_to_ask(self) -> Job:
+        """Return the server and what it understands, for a few questions apart from the load."""
+        job = self._job(Point(concurrency=1), None)
+        limits = replace(job.limits, total_s=min(job.limits.total_s, 120.0))
+        prompts = replace(job.prompts, shared_prefix_tokens=0, hash_ids=None)
+        return replace(job, prompts=prompts, count=1, warm_up=0, limits=limits)
 
     def _requests(self, point: Point) -> int | None:
         request = self.request

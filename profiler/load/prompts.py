@@ -112,14 +112,18 @@ class RequestBuilder:
 
     def body(self, index: int, prompt_tokens: int, output_tokens: int, trial: int = 0) -> bytes:
         """Return the JSON of a request."""
-        features, fields = self._features, {"model": self._model, "stream": True, "temperature": 0}
-        body: dict[str, Any] = dict(fields)
+        if self._api == "completions" and self._features.token_ids:
+            return self.body_of(self.ids(index, prompt_tokens, trial), output_tokens)
+        return self.body_of(self.text(index, prompt_tokens, trial), output_tokens)
+
+    def body_of(self, prompt: list[int] | str, output_tokens: int, **more: Any) -> bytes:
+        """Return the JSON of a request with a prompt of one's own and, if wanted, further fields."""
+        features = self._features
+        body: dict[str, Any] = {"model": self._model, "stream": True, "temperature": 0}
         if self._api == "chat":
-            body["messages"] = [{"role": "user", "content": self.text(index, prompt_tokens, trial)}]
-        elif features.token_ids:
-            body["prompt"] = self.ids(index, prompt_tokens, trial)
+            body["messages"] = [{"role": "user", "content": prompt}]
         else:
-            body["prompt"] = self.text(index, prompt_tokens, trial)
+            body["prompt"] = prompt
         body["max_completion_tokens" if features.max_completion_tokens else "max_tokens"] = output_tokens
         if features.ignore_eos:
             body["ignore_eos"] = True
@@ -129,7 +133,7 @@ class RequestBuilder:
                 body["stream_options"]["continuous_usage_stats"] = True
         if features.return_token_ids:
             body["return_token_ids"] = True
-        return json.dumps(body, separators=(",", ":")).encode()
+        return json.dumps(body | more, separators=(",", ":")).encode()
 
     def with_head(self, endpoint: int, body: bytes) -> bytes:
         """Return the whole request for an endpoint."""
@@ -173,7 +177,16 @@ def _words(purpose: str, spec: PromptSpec, trial: int, index: int, count: int) -
 
 
 def token_counter(folder: str) -> Callable[[str], int]:
-    """Return a function that counts tokens with the ``tokenizer.json`` of a folder (or that file).
+    """Return a function that counts the tokens of a text; see :func:`token_encoder`."""
+    encode = token_encoder(folder)
+    return lambda text: len(encode(text))
+
+
+def token_encoder(folder: str) -> Callable[[str], list[int]]:
+    """Return a function that gives the ids of a text's tokens, by the ``tokenizer.json`` of a folder.
+
+    Args:
+        folder: the folder, or the file itself.
 
     Raises:
         UsageError: the library or the file is missing.
@@ -196,4 +209,4 @@ def token_counter(folder: str) -> Callable[[str], int]:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception
         raise UsageError(f"{file}: not a tokenizer: {error}") from None
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+    return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -49,7 +49,7 @@ def reading_steps(
     """
     reading = Reading(notes=RETRIED if exchange.retries else 0)
     tally = Tally(reading)
-    unframed = _Unframed(exchange.pieces)
+    unframed = Unframed(exchange.pieces)
     try:
         pieces = iter(unframed)
         first = next(pieces, None)
@@ -85,7 +85,7 @@ def reading_steps(
     return _judge(tally, exchange, key, ended=ended, json_answer=json_answer)
 
 
-class _Unframed:
+class Unframed:
     """Pieces of content of an exchange, taken out of their framing one by one."""
 
     def __init__(self, raw: Iterable[tuple[int, bytes]]) -> None:

@@ -10,6 +10,7 @@ from profiler.load.plan import Shape, Trace
 from profiler.load.redact import KEY_VARIABLE
 from profiler.load.search import Search
 from profiler.load.slo import Slo
+from profiler.measure.fidelity_server import Claim
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class LoadRequest:
         ca_file: certificates to trust.
         loop: event loop.
         speculative: method of speculative decoding that the server is said to use, or None.
+        claim: what the server's answers are held against before the first point; None leaves that out.
         command: the command line, for the record.
     """
 
@@ -85,4 +87,5 @@ class LoadRequest:
     ca_file: str | None = None
     loop: LoopKind = "auto"
     speculative: str | None = None
+    claim: Claim | None = field(default_factory=Claim)
     command: tuple[str, ...] = ()

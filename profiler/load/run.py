@@ -17,12 +17,15 @@ from profiler.load.fleet import Progress
 from profiler.load.negotiate import negotiate
 from profiler.load.request import LoadRequest, Point
 from profiler.load.search import Search, Verdict, overall
+from profiler.measure.fidelity import fidelity_flags
+from profiler.measure.fidelity_server import fidelity_of
 from profiler.results.read import Run, read_run
 from profiler.results.schema import (
     Box,
     CaseSpec,
     DeviceRecord,
     EngineRecord,
+    Fidelity,
     FormatsRecord,
     PlannedCase,
     PlanSettings,
@@ -38,7 +41,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Stage:
-    """What a load is doing: ``asking`` the server, measuring the ``client``, or a ``case``.
+    """What a load does: ``asking`` the server, measuring the ``client``, ``checking`` answers, or a ``case``.
 
     Attributes:
         name: of the stage.
@@ -93,16 +96,24 @@ class Load:
             raise UsageError("two points of the load are the same")
         for point in planned:
             driver.refuse_if_beyond(point)
+        self._tell(Stage("checking"))
+        fidelity = fidelity_of(driver.job_to_ask(), request.claim)
         with RunWriter.create(path, self._record(driver, specs, planned)) as writer:
             number = 0
             while (following := _next(request, number, known)) is not None:
                 number += 1
-                self._measure(writer, driver, number, following, known)
+                self._measure(writer, driver, number, following, known, fidelity)
             writer.close()
         return read_run(path)
 
     def _measure(
-        self, writer: RunWriter, driver: Driver, number: int, point: Point, known: dict[float, Verdict]
+        self,
+        writer: RunWriter,
+        driver: Driver,
+        number: int,
+        point: Point,
+        known: dict[float, Verdict],
+        fidelity: Fidelity,
     ) -> None:
         """Measure one case into the run, and take note of how a search judges it."""
         search = self.request.search
@@ -121,7 +132,10 @@ class Load:
             spec, point, lambda columns: writer.write_samples(spec.case_id, columns),
             lambda progress: self._tell(Stage("case", spec, number, of, progress)),
         )  # fmt: skip
-        case = writer.append(driven.fields | {"spec": spec, "predicted": None})
+        flags = (*driven.fields.get("flags", ()), *fidelity_flags(fidelity))
+        case = writer.append(
+            driven.fields | {"spec": spec, "predicted": None, "fidelity": fidelity, "flags": flags}
+        )
         if driven.interrupted:
             raise KeyboardInterrupt
         if search is not None:

@@ -12,7 +12,7 @@ from profiler.engines.process import WorkerError, WorkerProcess
 from profiler.errors import UsageError
 from profiler.measure.context import CaseContext, Timeouts
 from profiler.measure.events import FidelityChecked, FidelityStarted
-from profiler.measure.fidelity_answers import Answer, answer_faults, compare
+from profiler.measure.fidelity_answers import Answer, Fault, answer_faults, compare
 from profiler.measure.fidelity_artefact import PROMPT_TOKENS, STEPS, Artefact, artefact_of
 from profiler.measure.fidelity_limits import Judgement, judge
 from profiler.measure.fidelity_reference import (
@@ -25,6 +25,7 @@ from profiler.measure.fidelity_reference import (
     python_with_torch,
     require_all,
 )
+from profiler.models.formats import Formats
 from profiler.results.fidelity_record import Fidelity
 from profiler.results.schema import Flag
 from profiler.workload.prompts import weights_seed
@@ -38,11 +39,12 @@ WORKERS_S = 6.0
 PARAMETERS_PER_S = 6e7
 # Share of the free memory that the reference may take.
 MOST_OF_THE_MEMORY = 0.5
+CACHED_HINT = "turn caches off, or compare only with figures made on fresh prompts, as these are"
 NOT_CHECKED_HINT = "no figure of an unchecked engine proves that it ran this model; see the reason"
 
 
-class _UncheckedError(Exception):
-    """The check could not be made; the message says why."""
+class UncheckedError(Exception):
+    """A check could not be made; the message says why."""
 
 
 class FidelityChecks:
@@ -82,7 +84,7 @@ def check(context: CaseContext, seconds_left: float, cache: ReferenceCache | Non
     try:
         context = replace(context, timeouts=_hurried(context.timeouts, MOST_OF_THE_TIME * seconds_left))
         fields = _checked(context, artefact, seconds_left, cache or ReferenceCache())
-    except (WorkerError, UsageError, ValueError, _UncheckedError) as error:
+    except (WorkerError, UsageError, ValueError, UncheckedError) as error:
         kind = f"{error.kind}: " if isinstance(error, WorkerError) else ""
         fields = {"verdict": "not_checked", "reason": f"{kind}{error}", "method": "none", "reference": "none"}
     return Fidelity(artefact=artefact.record, elapsed_s=context.clock.now() - began, **fields)
@@ -94,7 +96,13 @@ def left_out(reason: str) -> Fidelity:
 
 
 def fidelity_flags(fidelity: Fidelity) -> tuple[Flag, ...]:
-    """Return the flag that a verdict other than ``faithful`` puts on its cases."""
+    """Return the flags of a verdict other than ``faithful``, and of a cache that was found in a server."""
+    cached = next((one for one in fidelity.checks if one.name == "cache" and one.passed is False), None)
+    found = () if cached is None else (Flag(code="cached_answers", text=cached.text, hint=CACHED_HINT),)
+    return (*_verdict_flags(fidelity), *found)
+
+
+def _verdict_flags(fidelity: Fidelity) -> tuple[Flag, ...]:
     text = fidelity.reason or ""
     if fidelity.verdict == "wrong":
         hint = "the figures are of another computation: find the fault, or do not count them"
@@ -114,16 +122,16 @@ def _checked(
 ) -> dict[str, Any]:
     simulated = context.engine.simulated
     if artefact.architecture.max_positions < PROMPT_TOKENS + STEPS:
-        raise _UncheckedError(f"the model has fewer than {PROMPT_TOKENS + STEPS} positions")
+        raise UncheckedError(f"the model has fewer than {PROMPT_TOKENS + STEPS} positions")
     reference = None if simulated else cache.read(artefact.identity)
     if reference is None:
         if not simulated:
-            _require_room(artefact, seconds_left)
+            require_room(artefact, seconds_left)
         reference = _reference(context, artefact, simulated=simulated)
         if not simulated:
             cache.write(artefact.identity, reference)
     scored, continued = _ask(context, artefact, reference)
-    judgement = assess(artefact, reference, scored, continued, context)
+    judgement = assess(artefact, reference, scored, continued, context.formats)
     return {
         **judgement._asdict(),
         "method": TEACHER_FORCED if scored else GREEDY_ONLY,
@@ -136,7 +144,8 @@ def assess(
     reference: Reference,
     scored: Sequence[Answer],
     continued: Sequence[Answer],
-    context: CaseContext,
+    formats: Formats,
+    faults: Sequence[Fault] | None = None,
 ) -> Judgement:
     """Judge an engine's answers, however they were got.
 
@@ -145,12 +154,13 @@ def assess(
         reference: what should have been answered.
         scored: along the given tokens, or nothing.
         continued: greedy continuations.
-        context: for the formats that are claimed.
+        formats: what the engine claims to compute with.
+        faults: what is wrong with the answers whatever the model; None looks for it here.
     """
-    faults = answer_faults(artefact.prompts, continued, STEPS, frozenset())
+    if faults is None:
+        faults = answer_faults(artefact.prompts, continued, STEPS, frozenset())
     figures = compare(reference.scored, scored, reference.greedy, continued)
-    experts = artefact.architecture.experts is not None
-    return judge(figures, context.formats, faults, experts=experts)
+    return judge(figures, formats, faults, experts=artefact.architecture.experts is not None)
 
 
 def _hurried(timeouts: Timeouts, seconds: float) -> Timeouts:
@@ -159,17 +169,22 @@ def _hurried(timeouts: Timeouts, seconds: float) -> Timeouts:
     return replace(timeouts, **{name: max(1.0, min(getattr(timeouts, name), seconds)) for name in names})
 
 
-def _require_room(artefact: Artefact, seconds_left: float) -> None:
+def require_room(artefact: Artefact, seconds_left: float = float("inf")) -> None:
+    """Make sure that there is memory and time for the fp32 reference.
+
+    Raises:
+        UncheckedError: there is not; says how much would do.
+    """
     needed = 4 * artefact.parameters
     free = psutil.virtual_memory().available
     if needed > MOST_OF_THE_MEMORY * free:
-        raise _UncheckedError(
+        raise UncheckedError(
             f"the fp32 reference needs {needed / 1e9:.1f} GB of host memory; "
             f"{free / 1e9:.1f} GB are free, and it may take {MOST_OF_THE_MEMORY:.0%} of them"
         )
     seconds = WORKERS_S + artefact.parameters / PARAMETERS_PER_S
     if seconds > MOST_OF_THE_TIME * seconds_left:
-        raise _UncheckedError(
+        raise UncheckedError(
             f"it would take about {seconds:.0f} s of the {seconds_left:.0f} s left: give a larger --budget"
         )
 
@@ -187,7 +202,7 @@ def _reference(context: CaseContext, artefact: Artefact, *, simulated: bool) -> 
             artefact, engine, device, options, python, context.log_path, context.timeouts
         )
     except WorkerError as error:
-        raise _UncheckedError(f"there is no fp32 reference: {error.kind}: {error}") from error
+        raise UncheckedError(f"there is no fp32 reference: {error.kind}: {error}") from error
 
 
 def _ask(
@@ -216,5 +231,5 @@ def _ask(
             return_ids=True,
         )
     if not isinstance(run.get("output_ids"), list):
-        raise _UncheckedError(f"engine {engine.name} does not tell which tokens it generated")
+        raise UncheckedError(f"engine {engine.name} does not tell which tokens it generated")
     return scored, answers_of({"tokens": run["output_ids"]})

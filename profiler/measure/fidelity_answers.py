@@ -54,19 +54,31 @@ class Fault:
 def divergence(reference: Mapping[int, float], found: Mapping[int, float]) -> float:
     """Return the Kullback-Leibler divergence of ``found`` from ``reference`` in nats.
 
-    Over the tokens that both name, and one class for all others; by the data processing inequality
-    (Cover & Thomas, Elements of Information Theory, 2.8) that is at most the divergence over the
-    whole vocabulary.
+    Over the tokens that both name, one class for those that only the reference names, and one for all
+    others; by the data processing inequality (Cover & Thomas, Elements of Information Theory, 2.8) that
+    is at most the divergence over the whole vocabulary. A server names its likeliest tokens, so that each
+    one it does not name is at most as likely as the last it does; within this bound the second class is
+    given the share that makes the divergence smallest.
 
     Args:
         reference: log-probabilities by token.
-        found: likewise.
+        found: likewise; of all that the reference names, or of the likeliest tokens.
     """
     shared = sorted(reference.keys() & found.keys())
     ours = [math.exp(min(reference[token], 0.0)) for token in shared]
     theirs = [math.exp(min(found[token], 0.0)) for token in shared]
-    ours.append(max(1.0 - math.fsum(ours), 0.0))
-    theirs.append(max(1.0 - math.fsum(theirs), 0.0))
+    unnamed = math.fsum(math.exp(min(reference[token], 0.0)) for token in reference.keys() - found.keys())
+    left, theirs_left = (max(1.0 - math.fsum(masses), 0.0) for masses in (ours, theirs))
+    if unnamed and left:
+        named_alone = math.fsum(math.exp(min(found[token], 0.0)) for token in found.keys() - reference.keys())
+        least = math.exp(min(min(found.values(), default=0.0), 0.0))
+        most = min(len(reference.keys() - found.keys()) * least, theirs_left - named_alone)
+        share = max(min(theirs_left * min(unnamed / left, 1.0), most), 0.0)
+        ours.append(min(unnamed, left))
+        theirs.append(share)
+        left, theirs_left = left - ours[-1], theirs_left - share
+    ours.append(left)
+    theirs.append(theirs_left)
     terms = [
         p * (math.log(max(p, LEAST_PROBABILITY)) - math.log(max(q, LEAST_PROBABILITY)))
         for p, q in zip(ours, theirs, strict=True)

@@ -1,7 +1,8 @@
 """A sweep whose engine is a server by URL: every case is a load, kept in the same store as any other.
 
 The device is one of this box where the server is (energy and telemetry then come from its sensors), else one
-that stands for the server. Fidelity is not checked: the record says so.
+that stands for the server. Before the first case the server's answers are looked at, and held against the
+fp32 reference where ``--model`` is a folder with the weights that it serves.
 """
 
 from __future__ import annotations
@@ -26,8 +27,17 @@ from profiler.load.plan import served_shape
 from profiler.load.request import LoadRequest, Point
 from profiler.load.slo import parse_slos
 from profiler.measure.case_watch import CaseWatch
-from profiler.measure.events import CaseFinished, CaseStarted, Listener, Preparing, SweepStarted
+from profiler.measure.events import (
+    CaseFinished,
+    CaseStarted,
+    FidelityChecked,
+    FidelityStarted,
+    Listener,
+    Preparing,
+    SweepStarted,
+)
 from profiler.measure.fidelity import fidelity_flags, left_out
+from profiler.measure.fidelity_server import Claim, fidelity_of
 from profiler.measure.prepare import Selection, select
 from profiler.measure.request import SweepRequest
 from profiler.measure.sensing import Sensing
@@ -40,6 +50,7 @@ from profiler.results.schema import (
     CaseSpec,
     DeviceRecord,
     EngineRecord,
+    Fidelity,
     FormatsRecord,
     ModelRecord,
     PlannedCase,
@@ -51,7 +62,6 @@ from profiler.workload.identity import case_id, workload_id
 from profiler.workload.scenario import Scenario
 
 DEFAULT_USERS = (1, 8)
-NO_FIDELITY = "a server by URL was driven; whether it computes the model that is stated was not checked"
 
 
 @dataclass(frozen=True)
@@ -219,6 +229,7 @@ class ServedSweep:
     def _measure(self, writer: RunWriter, cases: Sequence[_Case], sensing: Sensing) -> None:
         seconds = self.seconds_per_case
         self.emit(SweepStarted(str(writer.path), writer.record, len(cases), seconds * len(cases)))
+        fidelity = self._fidelity(cases[0]) if cases else left_out("there was nothing left to measure")
         for number, case in enumerate(cases, start=1):
             self.emit(CaseStarted(number, len(cases), case.spec, seconds))
             watch, energy = CaseWatch(sensing, self._device), ServedEnergy(sensing, self._device)
@@ -230,10 +241,10 @@ class ServedSweep:
                 lambda columns, key=case_key: writer.write_samples(key, columns),  # type: ignore[misc]
                 simulated=self.options["simulated"] or self._device.simulated or sensing.simulated,
             )
-            fields = driven.fields | {"spec": case.spec, "predicted": None, "fidelity": left_out(NO_FIDELITY)}
+            fields = driven.fields | {"spec": case.spec, "predicted": None, "fidelity": fidelity}
             if self.local:
                 fields |= self._with_energy(driven, watch, energy)
-            fields["flags"] = (*fields.get("flags", ()), *fidelity_flags(fields["fidelity"]))
+            fields["flags"] = (*fields.get("flags", ()), *fidelity_flags(fidelity))
             columns = watch.columns()
             if len(columns["sensor"]):
                 fields["sensor_samples"] = writer.write_samples(case_key, columns, suffix=".sensors")
@@ -241,6 +252,16 @@ class ServedSweep:
             if driven.interrupted:
                 raise KeyboardInterrupt
         writer.close()
+
+    def _fidelity(self, case: _Case) -> Fidelity:
+        """Look at the server's answers, once for all cases."""
+        request, model = self.selection.request, self._model
+        known = model if model.folder is not None else None
+        claim = None if request.no_fidelity else Claim(known, self._formats, request.seed)
+        self.emit(FidelityStarted(case.spec))
+        found = fidelity_of(case.driver.job_to_ask(), claim)
+        self.emit(FidelityChecked(case.spec, found))
+        return found
 
     def _with_energy(self, driven: Driven, watch: CaseWatch, energy: ServedEnergy) -> dict[str, Any]:
         """Return what a local server's sensors add to the fields of a case."""

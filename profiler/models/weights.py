@@ -15,6 +15,21 @@ MAX_HEADER_BYTES = 100_000_000
 SAMPLES, SAMPLE_BYTES = 64, 4096
 
 
+_PLAIN = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+"""What ``config.json`` calls the plain number formats."""
+
+
+def stored_precision(folder: Path) -> str | None:
+    """Return the number format of weights by their ``config.json``, None unless it is a plain one."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if config.get("quantization_config"):
+            return None
+        return _PLAIN.get(str(config.get("dtype") or config.get("torch_dtype")))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+
+
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """Return the safetensors files of a model folder, sorted by name; empty when there are none.
 

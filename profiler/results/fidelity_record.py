@@ -69,6 +69,20 @@ class FidelityLimits(Record):
     greedy_gap: Finite
 
 
+class AnswerCheck(Record):
+    """What was seen of a server's answers, whatever the model behind it is.
+
+    Attributes:
+        name: ``length``, ``end_of_sequence``, ``distinct``, ``served_model`` or ``cache``; docs/metrics.md.
+        passed: None where it could not be judged.
+        text: what was seen.
+    """
+
+    name: Name
+    passed: bool | None
+    text: Text
+
+
 class Fidelity(Record):
     """The check of one engine, model, formats and device, made before its first case.
 
@@ -80,6 +94,7 @@ class Fidelity(Record):
         method: what was compared.
         reference: what it was held against.
         elapsed_s: wall time of the check.
+        checks: of a server's answers; empty for engines that are no server.
     """
 
     verdict: Verdict
@@ -91,6 +106,7 @@ class Fidelity(Record):
     figures: FidelityFigures | None = None
     limits: FidelityLimits | None = None
     elapsed_s: Finite = 0.0
+    checks: tuple[AnswerCheck, ...] = ()
 
     @model_validator(mode="after")
     def _says_why(self) -> Self:

@@ -140,9 +140,17 @@ def test_divergence_over_some_tokens_is_never_more_than_over_all(p: list[float],
     )
     whole = math.fsum(math.exp(ours[token]) * (ours[token] - theirs[token]) for token in ours)
     assert divergence(ours, theirs) == pytest.approx(max(whole, 0.0), abs=1e-9)
-    fewer = {token: theirs[token] for token in list(theirs)[: max(1, size // 2)]}
+    likeliest = sorted(theirs, key=lambda token: -theirs[token])[: max(1, size // 2)]
+    fewer = {token: theirs[token] for token in likeliest}
     assert divergence(ours, fewer) <= divergence(ours, theirs) + 1e-9
     assert divergence(ours, ours) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_server_that_names_none_of_the_likely_tokens_is_far_off() -> None:
+    ours = {1: math.log(0.6), 2: math.log(0.3)}
+    theirs = {3: math.log(0.9), 4: math.log(0.01)}
+    # At most two unnamed tokens of 0.01 each are left for what the reference holds for 90% likely.
+    assert divergence(ours, theirs) > 0.9 * math.log(0.9 / 0.02) - 0.5
 
 
 def test_after_the_first_difference_nothing_more_is_compared() -> None:

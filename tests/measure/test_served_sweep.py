@@ -39,6 +39,8 @@ def test_a_sweep_on_a_server_is_a_run_like_any_other(
             assert case.served.slos == ("ttft_p90=60s",)
             assert case.fidelity is not None
             assert case.fidelity.verdict == "not_checked"
+            assert "weights" in str(case.fidelity.reason)
+            assert {check.name: check.passed for check in case.fidelity.checks}["distinct"] is True
             assert "fidelity_not_checked" in {flag.code for flag in case.flags}
             assert {"trials", "idle"} <= {record.phase for record in case.energies}
             assert "energy_per_output_token_j" in case.measurements
