@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Final, Literal
 
 from profiler.analysis.evidence import case_label
+from profiler.analysis.request_times import read_requests
 from profiler.errors import InputFileError
 from profiler.load.recompute import recompute_load
-from profiler.load.table import Requests, from_samples
 from profiler.measure.recompute import UNKNOWN, Recomputed, recompute_case
 from profiler.measure.recompute_run import recompute_run
 from profiler.results.checksums import CHECKSUMS_FILE, SIGNATURE_FILE
 from profiler.results.read import CASES_FILE, RUN_FILE, Run, printable, read_run
-from profiler.results.schema import CaseRecord, RunRecord, SamplesRef
+from profiler.results.schema import CaseRecord, RunRecord
 from profiler.results.signature import Signed, check_signature
-from profiler.results.stamps import read_columns, read_stamps
+from profiler.results.stamps import read_stamps
 from profiler.results.verify_files import ALL_FIGURES, Finding, check_files
 
 State = Literal["verified", "incomplete", "failed"]
@@ -141,7 +141,7 @@ def _case(
             if case.served is None:
                 stamps = read_stamps(run.path, case.samples)
             else:
-                requests = _requests(run, case.samples)
+                requests = read_requests(run.path, case.samples)
         except InputFileError as error:
             what = printable(error.faults[0].removeprefix(f"{run.path / case.samples.file}: "))
             figures = (f"every figure of case {case.spec.case_id[:12]}",)
@@ -149,15 +149,6 @@ def _case(
     if case.served is not None:
         return recompute_load(run.record, case, requests)
     return recompute_case(run.record, case, stamps, before)
-
-
-def _requests(run: Run, ref: SamplesRef) -> Requests:
-    columns = read_columns(run.path, ref)
-    try:
-        return from_samples(columns)
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        what = f"{run.path / ref.file}: does not hold requests: {type(error).__name__}: {error}"
-        raise InputFileError([what[:300]]) from None
 
 
 def _took(found: Recomputed, file: str, place: str, findings: list[Finding], left_out: dict[str, str]) -> int:

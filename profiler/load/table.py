@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +24,7 @@ INTEGERS: Final = (
     "http_status", "retries", "notes",
 )  # fmt: skip
 _MOST_TOKENS: Final = 2**31 - 1
+_LONGEST_TEXT: Final = 100
 TEXTS: Final = ("status", "token_source", "first_source", "finish_reason")
 
 
@@ -91,25 +91,67 @@ def from_samples(columns: Mapping[str, Any]) -> Requests:
         ValueError: they do not belong together.
         KeyError: a column is missing.
     """
-    integers: dict[str, NDArray[np.int64]] = {
-        name: np.array(
-            [-1 if value is None else value for value in columns[name].to_pylist()], dtype=np.int64
-        )
-        for name in INTEGERS
-    }
-    stamps = columns["chunk_since_sent_ns"].to_pylist()
-    tokens = columns["chunk_tokens"].to_pylist()
-    lengths = [len(one) for one in stamps]
-    if lengths != [len(one) for one in tokens]:
+    integers = {name: _whole_numbers(columns[name], missing=-1) for name in INTEGERS}
+    starts, stamps = _ragged(columns["chunk_since_sent_ns"])
+    other, tokens = _ragged(columns["chunk_tokens"])
+    if not np.array_equal(starts, other):
         raise ValueError("chunks have more stamps than tokens, or fewer")
-    flat = np.array(list(chain.from_iterable(stamps)), dtype=np.int64)
+    if len(tokens) and not 0 <= tokens.min() <= tokens.max() <= _MOST_TOKENS:
+        raise ValueError("a chunk has an impossible number of tokens")
     return Requests(
         integers,
-        {name: np.array(columns[name].to_pylist(), dtype=np.str_) for name in TEXTS},
-        np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
-        flat + np.repeat(integers["sent_ns"], lengths),
-        np.array(list(chain.from_iterable(tokens)), dtype=np.int32),
+        {name: _texts(columns[name]) for name in TEXTS},
+        starts,
+        stamps + np.repeat(integers["sent_ns"], np.diff(starts)),
+        tokens.astype(np.int32),
     )
+
+
+def _texts(column: Any) -> NDArray[np.str_]:
+    """Return an Arrow column of short texts.
+
+    Raises:
+        ValueError: it holds something else; an array is as wide as its longest text.
+    """
+    found = column.to_pylist()
+    if not all(isinstance(text, str) and len(text) <= _LONGEST_TEXT for text in found):
+        raise ValueError("holds something else than short texts")
+    return np.array(found, dtype=np.str_)
+
+
+def _whole_numbers(column: Any, missing: int | None = None) -> NDArray[np.int64]:
+    """Return an Arrow column as int64.
+
+    Raises:
+        ValueError: it holds something else, or something is missing and nothing stands for that.
+    """
+    import pyarrow
+
+    if column.null_count and missing is None:
+        raise ValueError("a number is missing")
+    if not (pyarrow.types.is_integer(column.type) or pyarrow.types.is_null(column.type)):
+        raise ValueError(f"holds {column.type}, not whole numbers")
+    filled = column.cast(pyarrow.int64())
+    return np.asarray(filled.fill_null(missing) if missing is not None else filled, dtype=np.int64)
+
+
+def _ragged(column: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where each row of an Arrow column of lists begins, and the numbers of all rows.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    import pyarrow
+
+    if not pyarrow.types.is_list(column.type):
+        raise ValueError(f"holds {column.type}, not lists of numbers")
+    if column.null_count:
+        raise ValueError("the chunks of a request are missing")
+    chunks = column.chunks if isinstance(column, pyarrow.ChunkedArray) else [column]
+    lengths = [np.asarray(chunk.value_lengths(), dtype=np.int64) for chunk in chunks]
+    flat = [_whole_numbers(chunk.flatten()) for chunk in chunks]
+    starts = np.concatenate(([0], np.cumsum(np.concatenate([*lengths, np.empty(0, np.int64)]))))
+    return starts.astype(np.int64), np.concatenate([*flat, np.empty(0, np.int64)])
 
 
 class Builder:

@@ -150,7 +150,7 @@ def _table(stacks: Sequence[Stack], unit: Unit) -> Table:
         values = (*predicted, *(measured or (None, None, None)), process)
         has = entry.subject.device.memory_total_bytes if entry.subject.device else None
         cells = [Cell(entry.subject.label, link=entry.anchor), Cell(entry.spec.model_label)]
-        cells += [Cell(format_label(entry.spec)), Cell(label(entry.spec)), Cell(f"{entry.spec.batch:,}")]
+        cells += [Cell(format_label(entry.spec)), Cell(label(entry.spec)), Cell(entry.level_text)]
         cells += [Cell(DASH if v is None else figure(v / unit.size)) for v in (has, *values)]
         rows.append(Row(tuple(cells)))
     return condensed(Table("memory-data", "What is drawn", tuple(columns), tuple(rows)))
@@ -203,7 +203,7 @@ def _largest_part(stack: Stack) -> float:
 
 def _bar_name(stack: Stack) -> str:
     spec = stack.entry.spec
-    return f"{shorten(spec.model_label, 28)} · {shorten(format_label(spec), 16)} · batch {spec.batch}"
+    return f"{shorten(spec.model_label, 28)} · {shorten(format_label(spec), 16)} · {spec.load_label}"
 
 
 def _bar_layer(stacks: Sequence[Stack], x: alt.X, y: alt.Y, unit: Unit) -> alt.Chart:

@@ -196,7 +196,7 @@ def thinned(course: Course, limit: int = MAX_POINTS) -> list[tuple[float, float]
 
 def _panel(name: str, entry: Entry, course: Course, *, interactive: bool) -> Panel:
     spec = entry.spec
-    title = f"{course.what} · {entry.subject.label} · {label(spec)} · {spec.model_label} · batch {spec.batch}"
+    title = f"{course.what} · {entry.subject.label} · {label(spec)} · {spec.model_label} · {spec.load_label}"
     points = thinned(course)
     low, high = float(course.values.min()), float(course.values.max())
     description = (
@@ -267,7 +267,7 @@ def _row(entry: Entry, course: Course) -> Row:
         Cell(spec.model_label),
         Cell(label(spec)),
         Cell(format_label(spec)),
-        Cell(f"{spec.batch:,}"),
+        Cell(entry.level_text),
         Cell(course.what),
         Cell(course.unit),
     )

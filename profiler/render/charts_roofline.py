@@ -193,7 +193,7 @@ def _row(point: Point, count: int) -> Row:
             Cell(spec.model_label),
             Cell(label(spec)),
             Cell(format_label(spec)),
-            Cell(f"{spec.batch:,}"),
+            Cell(entry.level_text),
             Cell(point.phase),
             Cell(figure(point.intensity)),
             Cell(figure(point.speed / 1e9), half_width(measurement) if measurement else ""),

@@ -11,6 +11,7 @@ import altair as alt
 from profiler.render.charts import Chart, draw
 from profiler.render.charts_shared import (
     IDENTITY,
+    LEVELS,
     MAX_PANELS,
     data,
     identity,
@@ -39,17 +40,23 @@ def concurrency_figure(families: Sequence[Family], *, interactive: bool = False)
         axis=_throughput_axis,
         caption="Tokens per second of the whole batch over the number of requests that run together: output "
         "tokens with prefill included, or prompt tokens where a workload is nothing but prefill. Both axes "
-        "are logarithmic; bands are 95% intervals.",
+        "are logarithmic; bands are 95% intervals. Of loads on a server it is what came in their steady "
+        "part, and bands hold within one load.",
         interactive=interactive,
     )
 
 
 def _throughput(entry: Entry) -> Measurement | None:
     name = "output_tokens_per_s" if entry.spec.output_tokens > 1 else "prefill_tokens_per_s"
+    if entry.spec.load is not None:
+        # Filling up and running empty are not what the server does under this load.
+        return entry.measured("output_tokens_per_s_steady") or entry.measured("output_tokens_per_s")
     return entry.measured(name)
 
 
 def _throughput_axis(family: Family) -> str:
+    if family.over != "batch":
+        return "output tokens/s, all users"
     return f"{'output' if family.lengths[1] > 1 else 'prompt'} tokens/s, whole batch"
 
 
@@ -95,7 +102,7 @@ def _series_figure(
 
     def drawable(entry: Entry) -> bool:
         found = metric(entry)
-        return found is not None and plottable(found.value)
+        return found is not None and plottable(found.value, entry.level)
 
     candidates = list(families) if single else with_batches(families)
     usable = [family for family in candidates if any(map(drawable, family.entries))]
@@ -106,7 +113,7 @@ def _series_figure(
     rows: list[Row] = []
     for number, family in enumerate(chosen):
         entries = [entry for entry in family.entries if drawable(entry)]
-        chart, description = _series_chart(entries, metric, axis(family))
+        chart, description = _series_chart(entries, metric, axis(family), LEVELS[family.over])
         panels.append(draw(f"{name}-{number + 1}", family.title, description, chart, interactive=interactive))
         for entry in entries:
             found = metric(entry)
@@ -124,15 +131,15 @@ def _series_figure(
 
 
 def _series_chart(
-    entries: Sequence[Entry], metric: Callable[[Entry], Measurement | None], axis: str
+    entries: Sequence[Entry], metric: Callable[[Entry], Measurement | None], axis: str, below: str
 ) -> tuple[Chart, str]:
-    """Return lines with bands and marks over the batch, and a description."""
+    """Return lines with bands and marks over the batch or load, and a description."""
     rows = _series_rows(entries, metric)
     batches = sorted({row["batch"] for row in rows})
     x = alt.X(
         **log_axis(
             "batch",
-            "requests that run together",
+            below,
             (batches[0] / 1.15, batches[-1] * 1.15),
             ticks=_batch_ticks(batches),
         )
@@ -157,8 +164,8 @@ def _series_chart(
         x=x, y=y, shape=subject_shape(subjects), tooltip=tips
     )
     ends = [pick(rows, key=lambda row: float(row["value"])) for pick in (min, max)]
-    least, best = (f"{figure(row['value'])} ({row['subject']}, batch {row['batch']})" for row in ends)
-    description = f"{axis} for batches {batches[0]} to {batches[-1]}: from {least} to {best}."
+    least, best = (f"{figure(row['value'])} ({row['subject']}, at {row['batch']:g})" for row in ends)
+    description = f"{axis} for {batches[0]:g} to {batches[-1]:g} {below}: from {least} to {best}."
     return alt.layer(band, line, whisker, marks), description
 
 
@@ -177,7 +184,7 @@ def _series_rows(
         rows.append(
             {
                 "subject": entry.subject.label,
-                "batch": entry.spec.batch,
+                "batch": entry.level,
                 "value": found.value,
                 "low": low,
                 "high": high,
@@ -186,7 +193,7 @@ def _series_rows(
     return rows
 
 
-def _batch_ticks(batches: Sequence[int]) -> list[float]:
+def _batch_ticks(batches: Sequence[float]) -> list[float]:
     """Return the batches themselves, thinned to about eight."""
     stride = max(1, math.ceil(len(batches) / 8))
     return [float(batch) for batch in batches[::stride]]

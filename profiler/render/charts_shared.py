@@ -9,10 +9,17 @@ from typing import Any, Final
 
 import altair as alt
 
-from profiler.render.report_subjects import Entry, Family, Subject
+from profiler.render.report_subjects import Entry, Family, Over, Subject
 from profiler.render.report_view import Cell, Column, plural
 
 MAX_PANELS: Final = 6
+
+LEVELS: Final[Mapping[Over, str]] = {
+    "batch": "requests that run together",
+    "users": "users at once",
+    "rate": "requests per second, as scheduled",
+}
+"""Titles of the axis of what a family's levels are."""
 
 IDENTITY: Final = (
     Column("box"),
@@ -135,7 +142,7 @@ def identity(family: Family, entry: Entry) -> tuple[Cell, ...]:
         Cell(family.model),
         Cell(family.workload),
         Cell(family.formats),
-        Cell(f"{entry.spec.batch:,}"),
+        Cell(entry.level_text),
     )
 
 
@@ -146,11 +153,11 @@ def subjects_of(entries: Iterable[Entry]) -> list[Subject]:
 
 
 def with_batches(families: Sequence[Family]) -> list[Family]:
-    """Return the families in which some subject was measured at two batches or more, fullest first."""
+    """Return the families in which some subject was measured at two batches or loads, fullest first."""
     several = [
         family
         for family in families
-        if any(len({entry.spec.batch for entry in family.of(subject)}) > 1 for subject in family.subjects)
+        if any(len({entry.level for entry in family.of(subject)}) > 1 for subject in family.subjects)
     ]
     return sorted(several, key=lambda family: (-len(family.subjects), -len(family.entries)))
 

@@ -65,8 +65,9 @@ def trade_figure(families: Sequence[Family], *, interactive: bool = False) -> Fi
     subjects = subjects_of(entry for _, points in chosen for entry, _, _ in points)
     return Figure(
         "What one user gets while the device serves a batch (1 / time per output token) against what the "
-        "device gives in all. Numbers beside marks are batches; whiskers are 95% intervals. Up and to the "
-        "right is better. Both axes are logarithmic." + left_out(len(chosen), len(usable), "workload"),
+        "device gives in all. Numbers beside marks are batches, users or requests per second; whiskers are "
+        "95% intervals. Up and to the right is better. Both axes are logarithmic."
+        + left_out(len(chosen), len(usable), "workload"),
         tuple(panels),
         tuple(subject.legend for subject in subjects),
         condensed(Table("trade-data", "What is drawn", columns, tuple(rows))),
@@ -77,32 +78,32 @@ def _trade_points(family: Family) -> list[tuple[Entry, float, float]]:
     found = []
     for entry in family.entries:
         time, total = entry.value("tpot_s"), entry.value("output_tokens_per_s")
-        if time is not None and total is not None and plottable(time, total):
+        if time is not None and total is not None and plottable(time, total, entry.level):
             found.append((entry, 1 / time, total))
     return found
 
 
 def _trade_chart(points: Sequence[tuple[Entry, float, float]], subjects: Sequence[Subject]) -> Chart:
     rows: list[dict[str, Any]] = []
-    batches: dict[int, list[int]] = {}
+    batches: dict[int, list[float]] = {}
     for entry, _, _ in points:
-        batches.setdefault(entry.subject.index, []).append(entry.spec.batch)
+        batches.setdefault(entry.subject.index, []).append(entry.level)
     for entry, per_user, total in points:
         found = entry.measured("output_tokens_per_s")
         low, high = (found.ci95 if found else None) or (total, total)
         if not plottable(low, high):
             low = high = total
         own = batches[entry.subject.index]
-        named = entry.spec.batch in (min(own), max(own))
+        named = entry.level in (min(own), max(own))
         rows.append(
             {
                 "subject": entry.subject.label,
-                "batch": entry.spec.batch,
+                "batch": entry.level,
                 "user": per_user,
                 "total": total,
                 "low": low,
                 "high": high,
-                "label": str(entry.spec.batch) if named else "",
+                "label": f"{entry.level:g}" if named else "",
             }
         )
     x = alt.X(**log_axis("user", "tokens/s per user", span([row["user"] for row in rows], factor=1.25)))

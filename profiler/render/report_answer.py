@@ -7,11 +7,12 @@ shows anyway; a comparison that knows starts and trials can take its place.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Protocol
 
 from profiler.render.report_numbers import figure, measured_cell, plottable, unit_for
+from profiler.render.report_questions import Question, questions
 from profiler.render.report_subjects import Entry, Family, Subject
 from profiler.render.report_view import (
     DASH,
@@ -75,7 +76,7 @@ class OverlapJudge:
     note = (
         "Two figures are called different only when their 95% intervals do not overlap, which is stricter "
         "than a 95% test of their ratio; there is no correction for the number of rows. Figures from one "
-        "start each are undecided, because the interval of one process says nothing about the next."
+        "start or load each are undecided, because the interval of one says nothing about the next."
     )
 
     def ratio(self, metric: str, first: Entry, second: Entry) -> Ratio | None:
@@ -85,21 +86,13 @@ class OverlapJudge:
             return None
         value = (one.value or 0.0) / (two.value or 1.0)
         if one.ci95 is None or two.ci95 is None or not plottable(*one.ci95, *two.ci95):
-            return Ratio(value, 0.0, float("inf"), "no interval")
+            once = "one_load" in (one.scope, two.scope)
+            return Ratio(value, 0.0, float("inf"), "one load" if once else "no interval")
         # A figure with the scope of a sensor counts its starts.
         few = [item for item in (one, two) if item.scope != "across_starts" and item.n < 2]
         undecided = "one start" if few or "within_process" in (one.scope, two.scope) else ""
+        undecided = "one load" if "one_load" in (one.scope, two.scope) else undecided
         return Ratio(value, one.ci95[0] / two.ci95[1], one.ci95[1] / two.ci95[0], undecided)
-
-
-class Question(NamedTuple):
-    """A row of the table: a figure of a family, at the batch that answers it."""
-
-    text: str
-    metric: str
-    lower_is_better: bool
-    names_batch: bool
-    pick: Callable[[Sequence[Entry]], Entry | None]
 
 
 class Verdict(NamedTuple):
@@ -116,7 +109,7 @@ def answer_section(families: Sequence[Family], subjects: Sequence[Subject], judg
     rows: list[Row] = []
     verdicts: list[Verdict] = []
     for family in families:
-        for question in _questions(family):
+        for question in questions(family):
             found = _answer(family, question, subjects, judge, titles=len(families) <= MAX_TITLED)
             if found is not None:
                 rows.append(found[0])
@@ -137,44 +130,6 @@ def answer_section(families: Sequence[Family], subjects: Sequence[Subject], judg
         return Section("answer", "The answer", "Answer", empty="No case has been measured yet.")
     lead = (_summary(verdicts), judge.note) if several else ()
     return Section("answer", "The answer", "Answer", lead=lead, tables=(table,))
-
-
-def _questions(family: Family) -> list[Question]:
-    """Return what is asked of a family: one request, the full box, and energy."""
-    smallest = _common_batch(family)
-    generates = family.lengths[1] > 1
-    single = "decode_tokens_per_s" if generates else "prefill_tokens_per_s"
-    whole = "output_tokens_per_s" if generates else "prefill_tokens_per_s"
-    kind = "decode" if generates else "prefill"
-    size = "one request" if smallest == 1 else f"batch {smallest:,}"
-    asked = [Question(f"{kind}, {size}", single, False, False, lambda entries: _at(entries, smallest))]
-    if len({entry.spec.batch for entry in family.entries}) > 1:
-        what = "output, best batch" if generates else "prefill, best batch"
-        asked.append(Question(what, whole, False, True, lambda entries: _best(entries, whole, lower=False)))
-    energy = "energy_per_output_token_j"
-    asked.append(
-        Question("energy, best batch", energy, True, True, lambda entries: _best(entries, energy, lower=True))
-    )
-    return asked
-
-
-def _common_batch(family: Family) -> int:
-    """Return the smallest batch that the most subjects have."""
-    counts: Counter[int] = Counter()
-    for subject in family.subjects:
-        counts.update({entry.spec.batch for entry in family.of(subject)})
-    most = max(counts.values())
-    return min(batch for batch, count in counts.items() if count == most)
-
-
-def _at(entries: Sequence[Entry], batch: int) -> Entry | None:
-    return next((entry for entry in entries if entry.spec.batch == batch), None)
-
-
-def _best(entries: Sequence[Entry], metric: str, *, lower: bool) -> Entry | None:
-    known = [entry for entry in entries if plottable(entry.value(metric))]
-    sign = 1 if lower else -1
-    return min(known, key=lambda entry: sign * (entry.value(metric) or 0.0), default=None)
 
 
 def _answer(
@@ -204,7 +159,7 @@ def _answer(
             cells.append(Cell(DASH, title="not measured"))
             continue
         cell = measured_cell(entry.measured(question.metric), unit, titles=titles, link=entry.anchor)
-        detail = f"batch {entry.spec.batch:,}" if question.names_batch else ""
+        detail = entry.spec.load_label if question.names_level else ""
         cells.append(replace(cell, badge=verdict.badges.get(subject.index, ""), detail=detail))
     if len(subjects) > 1:
         cells.append(Cell(verdict.text))
@@ -247,8 +202,8 @@ def _verdict(entries: Sequence[Entry], question: Question, judge: Judge) -> Verd
 
 
 def _same_work(first: Entry, second: Entry) -> bool:
-    """Whether equal batches are equal work; a folder may give another model the same name."""
-    return first.spec.batch != second.spec.batch or first.spec.workload_id == second.spec.workload_id
+    """Whether equal batches or loads are equal work; a folder may give another model the same name."""
+    return first.level != second.level or first.spec.workload_id == second.spec.workload_id
 
 
 def _margin(question: Question, leader: Entry, second: Entry, judge: Judge) -> str:

@@ -81,7 +81,7 @@ def _identity(entry: Entry) -> tuple[Cell, ...]:
         Cell(spec.model_label),
         Cell(label(spec)),
         Cell(format_label(spec)),
-        Cell(f"{spec.batch:,}"),
+        Cell(entry.level_text),
     )
 
 

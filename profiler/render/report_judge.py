@@ -15,8 +15,8 @@ class StartsJudge:
 
     note = (
         "Two speeds are called different when the 95% interval of their ratio, over fresh starts of each "
-        "box, leaves out 1; other figures when their intervals do not overlap. Figures from one start are "
-        "undecided, because one process says nothing about the next. There is no correction for the number "
+        "box, leaves out 1; other figures when their intervals do not overlap. Figures from one start or one "
+        "load are undecided, because one says nothing about the next. There is no correction for the number "
         "of rows here; `aiprof compare` has one."
     )
 
@@ -26,7 +26,7 @@ class StartsJudge:
     def ratio(self, metric: str, first: Entry, second: Entry) -> Ratio | None:
         """Return first over second, with its interval over starts where there is one."""
         speed = SPEED_METRICS.get(metric)
-        if speed is None:
+        if speed is None or first.spec.load is not None:
             return self._fallback.ratio(metric, first, second)
         sides: list[list[float]] = []
         for entry in (first, second):

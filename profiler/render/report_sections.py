@@ -9,6 +9,7 @@ from typing import Final
 from profiler.render.charts_latency import latency_figure
 from profiler.render.charts_memory import memory_figure, memory_table
 from profiler.render.charts_power import power_figure
+from profiler.render.charts_requests import requests_figure
 from profiler.render.charts_roofline import roofline_figure
 from profiler.render.charts_series import concurrency_figure, energy_figure
 from profiler.render.charts_trade import trade_figure
@@ -16,13 +17,18 @@ from profiler.render.report_answer import Judge, answer_section
 from profiler.render.report_cases import box_section, cases_section, limits_section
 from profiler.render.report_energy import box_table, energy_table
 from profiler.render.report_judge import StartsJudge
+from profiler.render.report_loads import loads_table
 from profiler.render.report_subjects import Entry, Family, Subject, collect, families
 from profiler.render.report_view import Facts, Figure, Report, Section, listed, plural
 from profiler.results.read import Run
 
 _ONE_BATCH: Final = (
     "No workload was measured at two or more batches. `aiprof sweep --concurrency 1 --concurrency 8 "
-    "--concurrency 32` measures several."
+    "--concurrency 32` measures several, `aiprof load URL --concurrency 1,8,32` does on a server."
+)
+_NO_LATENCIES: Final = (
+    "No case has two trials or more, so there is no distribution to show. A larger `--budget` gives more "
+    "trials."
 )
 _WORDS: Final = (
     ("prefill", "Prompt tokens of the whole batch per second, from submitting to the first output token."),
@@ -41,6 +47,11 @@ _WORDS: Final = (
         "and prefill included, divided by the tokens generated.",
     ),
     ("batch", "Requests that run together in step, all of the same lengths."),
+    (
+        "load, users",
+        "A server that is driven by URL. So many users each send their next request when the last is "
+        "answered. TTFT and TPOT are then those of single requests. One load is like one start.",
+    ),
     (
         "trial, start",
         "A trial is one complete prefill and decode. A start is a fresh process; the trials of one start "
@@ -131,15 +142,21 @@ def _speed_sections(
             trade_figure(grouped, interactive=interactive),
             _ONE_BATCH,
         ),
-        _figure_section(
-            "latency",
-            "How latencies scatter",
-            "Latency",
-            latency_figure(grouped, interactive=interactive),
-            "No case has two trials or more, so there is no distribution to show. A larger `--budget` "
-            "gives more trials.",
-        ),
+        _latency_section(grouped, interactive=interactive),
     )
+
+
+def _latency_section(grouped: Sequence[Family], *, interactive: bool) -> Section:
+    """Requests of loads, and trials of cases that run in step."""
+    offline = [family for family in grouped if family.over == "batch"]
+    found = (
+        requests_figure(grouped, interactive=interactive),
+        latency_figure(offline, interactive=interactive),
+    )
+    figures = tuple(figure for figure in found if figure is not None)
+    tables = tuple(table for table in (loads_table(grouped),) if table.rows)
+    empty = "" if figures or tables else _NO_LATENCIES
+    return Section("latency", "How latencies scatter", "Latency", empty=empty, figures=figures, tables=tables)
 
 
 def _resource_sections(
@@ -164,7 +181,9 @@ def _memory_section(entries: Sequence[Entry], *, interactive: bool) -> Section:
         "Memory: predicted, measured, and what there is",
         "Memory",
         memory_figure(entries, interactive=interactive),
-        "No case was finished, so no memory was measured.",
+        "A server by URL does not say how much memory it uses."
+        if any(entry.case.served is not None for entry in entries)
+        else "No case was finished, so no memory was measured.",
     )
     table = memory_table(entries)
     return section if table is None else replace(section, tables=(*section.tables, table))

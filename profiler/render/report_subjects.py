@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from profiler.render.report_view import LegendEntry, shorten
 from profiler.render.view import label
@@ -15,6 +16,8 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 DASHES = ((), (7, 3), (2, 3), (8, 3, 2, 3), (12, 4), (4, 2))
 COLOURS = 6
 MAX_LABEL = 42
+Over = Literal["batch", "users", "rate"]
+_SERVED: Final[dict[Over, str]] = {"batch": "", "users": ", served", "rate": ", served in an open loop"}
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,17 @@ class Entry:
         return self.case.spec
 
     @property
+    def level(self) -> float:
+        """How much at once: the batch, the users of a closed loop, the requests per second of an open one."""
+        load = self.spec.load
+        return float(self.spec.batch) if load is None or load.rate_per_s is None else load.rate_per_s
+
+    @property
+    def level_text(self) -> str:
+        """The level in a column that is called batch: ``8``, ``8 users``, ``2 req/s poisson``."""
+        return f"{self.spec.batch:,}" if self.spec.load is None else self.spec.load_label
+
+    @property
     def anchor(self) -> str:
         """Id of the case on the page; the same in every report that holds its run."""
         return f"case-{self.subject.run.record.run_id[:6]}-{self.spec.case_id[:10]}"
@@ -93,14 +107,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Family:
-    """Cases that differ in nothing but batch and subject: a line in a chart.
+    """Cases that differ in nothing but batch (or load) and subject: a line in a chart.
 
     Attributes:
         model: name of the model.
         workload: scenario and variant.
         formats: number formats, as ``bf16`` or ``fp8-block128 (bf16 compute, fp8 cache)``.
         lengths: prompt and output tokens of a request.
-        entries: finished cases, by batch.
+        entries: finished cases, by level.
+        over: what their levels are.
     """
 
     model: str
@@ -108,6 +123,7 @@ class Family:
     formats: str
     lengths: tuple[int, int]
     entries: tuple[Entry, ...]
+    over: Over = "batch"
 
     @property
     def title(self) -> str:
@@ -121,7 +137,7 @@ class Family:
         return tuple(found[index] for index in sorted(found))
 
     def of(self, subject: Subject) -> tuple[Entry, ...]:
-        """Return the cases of one subject by batch."""
+        """Return the cases of one subject by level."""
         return tuple(entry for entry in self.entries if entry.subject.index == subject.index)
 
 
@@ -147,12 +163,16 @@ def collect(runs: Sequence[Run]) -> tuple[tuple[Subject, ...], tuple[Entry, ...]
 
 def families(entries: Sequence[Entry]) -> tuple[Family, ...]:
     """Group finished cases into families, in the order in which they first appear."""
-    groups: dict[tuple[str, str, str, int, int], list[Entry]] = {}
+    groups: dict[tuple[str, str, str, int, int, Over], list[Entry]] = {}
     for entry in entries:
         spec = entry.spec
         if entry.case.status == "ok":
             name = f"{spec.model_label} (real weights)" if spec.weights == "folder" else spec.model_label
-            key = (name, label(spec), format_label(spec), spec.prompt_tokens, spec.output_tokens)
+            over: Over = "batch"
+            if spec.load is not None:
+                over = "users" if spec.load.loop == "closed" else "rate"
+            workload = label(spec) + _SERVED[over]
+            key = (name, workload, format_label(spec), spec.prompt_tokens, spec.output_tokens, over)
             groups.setdefault(key, []).append(entry)
     return tuple(
         Family(
@@ -160,9 +180,10 @@ def families(entries: Sequence[Entry]) -> tuple[Family, ...]:
             workload,
             formats,
             (prompt, output),
-            tuple(sorted(group, key=lambda entry: (entry.spec.batch, entry.subject.index))),
+            tuple(sorted(group, key=lambda entry: (entry.level, entry.subject.index))),
+            over,
         )
-        for (model, workload, formats, prompt, output), group in groups.items()
+        for (model, workload, formats, prompt, output, over), group in groups.items()
     )
 
 

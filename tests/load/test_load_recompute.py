@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from truth_server import TruthServer
 
+from profiler.analysis.request_times import read_requests
 from profiler.analysis.verify import verify_run
 from profiler.load.endpoint import parse_endpoint
 from profiler.load.plan import fixed_shape
@@ -56,11 +57,9 @@ def test_every_figure_of_a_load_is_made_again(run: Run) -> None:
 
 
 def test_a_figure_that_does_not_follow_is_named(run: Run) -> None:
-    from profiler.analysis.verify import _requests
-
     (case,) = read_run(run.path).cases
     assert case.samples is not None
-    requests = _requests(run, case.samples)
+    requests = read_requests(run.path, case.samples)
     for name in ("ttft_p50_s", "goodput_requests_per_s", "output_tokens_per_s"):
         measured = case.measurements[name]
         assert measured.value is not None
