@@ -138,9 +138,13 @@ def _share(requirement: Requirement, record: CaseRecord, confidence: float) -> _
     if served is None or attained is None or attained.value is None or served.requests == 0:
         reason = attained.reason if attained is not None else None
         return reason or "it was measured without limits (--slo)"
-    limits = {parsed[1]: float(parsed[3]) for parsed in _parsed(served.slos)}
+    # A request is good when it keeps every limit, those of percentiles too: of each metric the least counts.
+    limits: dict[str, float] = {}
+    known = list(_parsed(served.slos))
+    for parsed in known:
+        limits[parsed[1]] = min(float(parsed[3]), limits.get(parsed[1], math.inf))
     wanted = {metric.removesuffix("_s"): limit for metric, limit in requirement.slo}
-    if limits != wanted or len(limits) < len(served.slos):
+    if limits != wanted or len(known) < len(served.slos):
         flags = " ".join(f"--slo {metric}={limit:g}s" for metric, limit in wanted.items())
         return f"it was measured with the limits {', '.join(served.slos)}; measure with {flags}"
     good = round(attained.value * served.requests)

@@ -43,9 +43,10 @@ def test_every_example_can_be_read(path: Path) -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_there_is_an_example_for_each_of_the_four_buyers() -> None:
+def test_there_is_an_example_for_each_buyer() -> None:
     assert {path.stem for path in POLICIES} == {
         "chat-qwen2.5-7b",
+        "chat-slo",
         "reasoning-deepseek-r1",
         "office-cpu",
         "energy-capped-rack",
