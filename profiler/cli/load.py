@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -18,7 +20,7 @@ from profiler.errors import AiprofError
 
 if TYPE_CHECKING:
     from profiler.load.request import LoadRequest
-    from profiler.load.run import Stage
+    from profiler.load.run import Beside, Stage
     from profiler.results.read import Run
 
 INTERRUPTED = 130
@@ -70,6 +72,10 @@ INTERRUPTED = 130
 )
 @click.option("--vocab-size", type=click.IntRange(200, 2**31), help="Draw token ids below this.")
 @click.option("--tokenizer", metavar="FOLDER", help="Count tokens with this, for servers that do not.")
+@click.option(
+    "--device", metavar="cuda:0",
+    help="The server runs on this device of this box: record its energy, memory and state, too.",
+)  # fmt: skip
 @click.option("--name", metavar="TEXT", help="What stands behind the URL, for the record: '8xH100, vLLM'.")
 @click.option(
     "--speculative",
@@ -102,7 +108,13 @@ INTERRUPTED = 130
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(
-    urls: tuple[str, ...], out: Path | None, as_json: bool, quiet: bool, dry_run: bool, **flags: Any
+    urls: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+    dry_run: bool,
+    device: str | None,
+    **flags: Any,
 ) -> int:
     """Drive a server that already runs and leave a run that report, export and gate can read.
 
@@ -120,18 +132,19 @@ def command(
 
     from profiler.load.run import Load
 
-    request = request_of(urls, flags)
+    request = request_of(urls, flags, device)
     if dry_run:
         return _show_expected(request, as_json=as_json)
     path = out or _default_path(request)
     status = None if quiet else Console(stderr=True, highlight=False)
     interrupted = False
     try:
-        if status is None:
-            Load(request).run(path)
-        else:
-            with status.status("asking the server what it understands") as line:
-                Load(request, lambda stage: line.update(_words(stage))).run(path)
+        with _beside(device) as beside:
+            if status is None:
+                Load(request, None, beside).run(path)
+            else:
+                with status.status("asking the server what it understands") as line:
+                    Load(request, lambda stage: line.update(_words(stage)), beside).run(path)
     except KeyboardInterrupt:
         interrupted = True
     except AiprofError:
@@ -146,6 +159,20 @@ def command(
         click.echo(f"interrupted: what was measured is in {path}", err=True)
         return INTERRUPTED
     return code
+
+
+@contextmanager
+def _beside(selector: str | None) -> Iterator[Beside | None]:
+    """Yield what looks at the device that the server is said to run on."""
+    if selector is None:
+        yield None
+        return
+    from profiler.backends.discover import discover, select_device
+    from profiler.measure.served_watch import BesideLoad
+
+    (device,) = select_device([selector], discover())
+    with BesideLoad(device) as beside:
+        yield beside
 
 
 def _show_expected(request: LoadRequest, *, as_json: bool) -> int:

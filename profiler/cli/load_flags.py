@@ -50,8 +50,13 @@ class Numbers(click.ParamType[tuple[float, ...]]):
         return numbers
 
 
-def request_of(urls: tuple[str, ...], flags: dict[str, Any]) -> LoadRequest:
+def request_of(urls: tuple[str, ...], flags: dict[str, Any], device: str | None = None) -> LoadRequest:
     """Return the request that the flags describe.
+
+    Args:
+        urls: where the server is.
+        flags: as written.
+        device: of this box that the server runs on, or None.
 
     Raises:
         UsageError: flags that do not go together.
@@ -63,6 +68,11 @@ def request_of(urls: tuple[str, ...], flags: dict[str, Any]) -> LoadRequest:
     from profiler.load.slo_presets import slos_of
 
     endpoints = tuple(parse_endpoint(url) for url in urls)
+    if device is not None and any(one.reach != "loopback" for one in endpoints):
+        raise UsageError(
+            "--device is for a server on this box, by a URL such as http://localhost:8000; on other machines "
+            "record with `aiprof power --record FILE` and join it with `aiprof energy`"
+        )
     if any(one.scheme == "http" and one.reach == "public" for one in endpoints):
         click.echo(
             "warning: plain http over a network: prompts and the API key can be read on the way", err=True
@@ -97,7 +107,7 @@ def request_of(urls: tuple[str, ...], flags: dict[str, Any]) -> LoadRequest:
         limits=replace(Limits(), total_s=flags["total_s"], idle_s=flags["idle_s"]),
         key_variable=flags["api_key_env"],
         claim=claim,
-        command=_command(urls, flags),
+        command=_command(urls, flags | {"device": device}),
     )
 
 

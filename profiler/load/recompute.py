@@ -23,6 +23,10 @@ from profiler.measure.recompute import (
 from profiler.measure.served_energy import served_figures
 from profiler.results.schema import CaseRecord, Measurement, RunRecord, ServedRecord
 
+_LEFT_OUT = NOT_RECOMPUTED | {
+    "max_sampled_device_bytes": "the reads of the memory's sensor are not gone through again",
+}
+
 
 def recompute_load(run: RunRecord, case: CaseRecord, requests: Requests | None) -> Recomputed:
     """Make every figure of a served case again and hold it against the record.
@@ -39,7 +43,7 @@ def recompute_load(run: RunRecord, case: CaseRecord, requests: Requests | None) 
         differences += guarded("served", lambda: _counts(served, requests))
         if case.status == "ok":
             differences += guarded("measurements", lambda: _figures(case, served, requests, made))
-    left_out = {name: NOT_RECOMPUTED.get(name, UNKNOWN) for name in case.measurements if name not in made}
+    left_out = {name: _LEFT_OUT.get(name, UNKNOWN) for name in case.measurements if name not in made}
     return Recomputed(tuple(sorted(made.keys() & case.measurements.keys())), tuple(differences), left_out)
 
 

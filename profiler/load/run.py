@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Protocol
 
 from profiler import __version__
 from profiler.errors import UsageError
 from profiler.load.ceiling import measure_client
-from profiler.load.drive import Driver
+from profiler.load.drive import Driven, Driver
 from profiler.load.fleet import Progress
 from profiler.load.negotiate import negotiate
 from profiler.load.request import LoadRequest, Point
@@ -61,16 +62,49 @@ class Stage:
 Listener = Callable[[Stage], None]
 
 
+class Beside(Protocol):
+    """Looks at the device on which the server runs, where that is one of this box."""
+
+    def begin(self) -> None:
+        """Get ready for the next case: the server rests."""
+        ...
+
+    def fields(self, driven: Driven) -> dict[str, Any]:
+        """Return what is added to the fields of the case that was driven."""
+        ...
+
+    def columns(self) -> dict[str, Any]:
+        """Return the reads of every sensor since :meth:`begin`, as columns."""
+        ...
+
+    @property
+    def simulated(self) -> bool:
+        """Whether what it looks with is no hardware."""
+        ...
+
+    def record(self) -> dict[str, Any]:
+        """Return fields of the run's record: sensors, baselines."""
+        ...
+
+    def details(self) -> dict[str, Any]:
+        """Return what is said of the device in the record."""
+        ...
+
+
 class Load:
     """Drives a server through all points of a request and writes a run.
 
     Args:
         request: what is asked.
         listener: told what is going on.
+        beside: looks at the device of the server, or None.
     """
 
-    def __init__(self, request: LoadRequest, listener: Listener | None = None) -> None:
+    def __init__(
+        self, request: LoadRequest, listener: Listener | None = None, beside: Beside | None = None
+    ) -> None:
         self.request = request
+        self._beside = beside
         self._tell: Listener = listener or (lambda stage: None)
 
     def run(self, path: Path) -> Run:
@@ -128,14 +162,22 @@ class Load:
             # The search has come to what the client can drive; what was found below it stands.
             known[_level(search, point)] = "undecided"
             return
+        beside = self._beside
+        if beside is not None:
+            beside.begin()
         driven = driver.measure(
             spec, point, lambda columns: writer.write_samples(spec.case_id, columns),
             lambda progress: self._tell(Stage("case", spec, number, of, progress)),
+            simulated=beside is not None and beside.simulated,
         )  # fmt: skip
-        flags = (*driven.fields.get("flags", ()), *fidelity_flags(fidelity))
-        case = writer.append(
-            driven.fields | {"spec": spec, "predicted": None, "fidelity": fidelity, "flags": flags}
-        )
+        fields = driven.fields | {"spec": spec, "predicted": None, "fidelity": fidelity}
+        if beside is not None:
+            fields |= beside.fields(driven)
+            columns = beside.columns()
+            if len(columns["sensor"]):
+                fields["sensor_samples"] = writer.write_samples(spec.case_id, columns, suffix=".sensors")
+        fields["flags"] = (*fields.get("flags", ()), *fidelity_flags(fidelity))
+        case = writer.append(fields)
         if driven.interrupted:
             raise KeyboardInterrupt
         if search is not None:
@@ -183,6 +225,7 @@ class Load:
         request = self.request
         endpoint = request.endpoints[0]
         details = driver.agreement.details
+        beside = self._beside
         seconds = [driver.expected_seconds(point) for point in points]
         return RunRecord(
             run_id=secrets.token_hex(16),
@@ -204,7 +247,7 @@ class Load:
                     memory_total_bytes=None,
                     simulated=False,
                     verified="a server by URL: what stands behind it is not seen",
-                    details=details,
+                    details=details if beside is None else details | beside.details(),
                     facts={},
                 ),
             ),
@@ -227,7 +270,8 @@ class Load:
                 for spec, expected in zip(specs, seconds, strict=True)
             ),
             skipped=(),
-            simulated=False,
+            simulated=beside is not None and beside.simulated,
+            **({} if beside is None else beside.record()),
         )
 
 

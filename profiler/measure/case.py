@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any, NamedTuple
 
-from profiler.measure.case_watch import CaseWatch, SensorColumns
+from profiler.measure.case_watch import CaseWatch, SensorColumns, Stretch
 from profiler.measure.context import CaseContext, StartFailedError, StartOutcome
 from profiler.measure.derive import figures_of
 from profiler.measure.interference import interference_flag
@@ -75,7 +75,7 @@ def measure_case(
             "status": "ok",
             "measurements": measured,
             "binding_ceilings": binding,
-            "flags": (*found, *starts.disturbances, *watch.flags(starts.used)),
+            "flags": (*found, *starts.disturbances, *watch.flags([Stretch.of(one) for one in starts.used])),
         }
     except StartFailedError as error:
         failure = Failure(kind=error.kind, stage=error.stage, message=error.message, log_tail=error.log_tail)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -24,8 +25,39 @@ _BEFORE_NS = 2_000_000_000
 _LONG_KINDS = ("ecc", "power_limit", "health")
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """When a start, or a load, worked on the device, and who was there.
+
+    Attributes:
+        working_ns: the work itself, CLOCK_MONOTONIC; None where its time is made up.
+        whole_ns: from loading, or from rest, to the end.
+        processes_before: on the device before the engine was there, or None where that was not seen.
+        processes_loaded: with the engine there and at rest, or None.
+        processes_after: at the end, or None.
+    """
+
+    working_ns: tuple[int, int] | None
+    whole_ns: tuple[int, int]
+    processes_before: int | None
+    processes_loaded: int | None
+    processes_after: int | None
+
+    @classmethod
+    def of(cls, outcome: StartOutcome) -> Self:
+        """Return that of a start."""
+        power = outcome.power
+        return cls(
+            power.working_ns,
+            power.whole_ns,
+            power.processes_before,
+            power.processes_loaded,
+            power.processes_after,
+        )
+
+
 class CaseWatch:
-    """Looks on from before the first start to after the last.
+    """Looks on from before the first start (or the load) to after the last.
 
     Args:
         sensing: the sweep's sensors.
@@ -40,18 +72,17 @@ class CaseWatch:
         sensing.keep_up()
         sensing.forget(self.origin_ns - _BEFORE_NS)
 
-    def flags(self, outcomes: Sequence[StartOutcome]) -> list[Flag]:
-        """Return what the states of the device say against the starts that count."""
+    def flags(self, stretches: Sequence[Stretch]) -> list[Flag]:
+        """Return what the states of the device say against the stretches of work that count."""
         watched: list[Watched] = []
         foreign: list[Flag] = []
-        for outcome in outcomes:
-            power = outcome.power
-            flag = foreign_flag(power.processes_before, power.processes_loaded, power.processes_after)
+        for one in stretches:
+            flag = foreign_flag(one.processes_before, one.processes_loaded, one.processes_after)
             foreign += [] if flag is None else [flag]
-            if power.working_ns is None:
+            if one.working_ns is None:
                 continue
             for info in self._sensing.states(self._device):
-                begin_ns, end_ns = power.whole_ns if info.kind in _LONG_KINDS else power.working_ns
+                begin_ns, end_ns = one.whole_ns if info.kind in _LONG_KINDS else one.working_ns
                 watched.append(Watched(info, self._sensing.series(info, begin_ns, end_ns).good()))
         return [*condition_flags(watched), *foreign[:1], *self._restarts()]
 

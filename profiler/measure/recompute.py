@@ -40,7 +40,7 @@ from profiler.workload.prompts import case_label, prompts_digest, trial_prompts
 
 # Sums may be added up in another order by another build of NumPy.
 AGREES: Final = 1e-9
-NOT_RECOMPUTED: Final[Mapping[str, str]] = {}
+NOT_RECOMPUTED: Final[dict[str, str]] = {}
 """Figures of a case that cannot be made again, with the reason."""
 ENERGIES_TAKEN: Final = "energy per phase is taken as recorded; its sensor reads are not integrated again"
 FIDELITY_TAKEN: Final = "the verdict is taken as recorded; the answers that it rests on are not in the record"

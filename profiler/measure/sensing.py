@@ -144,12 +144,19 @@ class Sensing:
         found = None if read is None else read()
         return found if isinstance(found, int) else None
 
-    def memory_in_use(self, device: Device, begin_ns: int) -> Polled | None:
-        """Return the most memory in use on a device in any read since a moment, or None without reads."""
+    def memory_in_use(self, device: Device, begin_ns: int, end_ns: int | None = None) -> Polled | None:
+        """Return the most memory in use on a device in any read of a time, or None without reads.
+
+        Args:
+            device: whose memory.
+            begin_ns: beginning, CLOCK_MONOTONIC.
+            end_ns: end, or None for now.
+        """
         for info in self.states(device):
             if info.kind != "memory":
                 continue
-            reads = self.series(info, begin_ns, time.monotonic_ns()).good()
+            until_ns = time.monotonic_ns() if end_ns is None else end_ns
+            reads = self.series(info, begin_ns, until_ns).good()
             if len(reads):
                 most = round(int(reads.raw.max()) * info.scale)
                 return Polled(most, len(reads), info.key) if most >= 0 else None

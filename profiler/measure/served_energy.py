@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from profiler.backends.base import Device
 from profiler.measure.amounts import active
+from profiler.measure.case_watch import Stretch
 from profiler.measure.energy_book import EnergyBook
 from profiler.measure.energy_summary import energy_measurements
 from profiler.measure.peak_power import highest_second
@@ -36,11 +37,14 @@ class ServedEnergy:
 
     def __init__(self, sensing: Sensing, device: Device) -> None:
         self._sensing = sensing
+        self._device = device
         self._meters = sensing.meters(device)
         self._idle = (0, 0)
+        self._at_rest: int | None = None
 
     def rest(self) -> None:
         """Let the loaded server stand idle for a moment, where there is anything to read."""
+        self._at_rest = self._sensing.processes(self._device)
         begin_ns = time.monotonic_ns()
         if any(meter.sensors for meter in self._meters):
             time.sleep(REST_S)
@@ -70,6 +74,14 @@ class ServedEnergy:
             second = highest_second(sensing, meter, begin_ns, end_ns) if known else whole
             found.append(book.record("max_1s", second, active(second, second.duration_s, None), 1.0, None))
         return found
+
+    def stretch(self, begin_ns: int, end_ns: int) -> Stretch:
+        """Return when the server was driven, and how many processes were on its device.
+
+        The server was there from the beginning, so that only those count that came while it was driven.
+        """
+        after = self._sensing.processes(self._device)
+        return Stretch((begin_ns, end_ns), (self._idle[0], end_ns), None, self._at_rest, after)
 
     def phases(self, origin_ns: int, begin_ns: int, end_ns: int) -> tuple[PhaseRecord, ...]:
         """Return when the server rested and when it was driven."""

@@ -13,20 +13,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from profiler import __version__
 from profiler.backends.base import Device
 from profiler.engines.endpoint import EndpointEngine
 from profiler.errors import ResumeRefusedError, UsageError
 from profiler.load.ceiling import measure_client
-from profiler.load.drive import Driven, Driver
+from profiler.load.drive import Driver
 from profiler.load.endpoint import parse_endpoint
 from profiler.load.negotiate import Agreement, negotiate
 from profiler.load.plan import served_shape
 from profiler.load.request import LoadRequest, Point
 from profiler.load.slo import parse_slos
-from profiler.measure.case_watch import CaseWatch
 from profiler.measure.events import (
     CaseFinished,
     CaseStarted,
@@ -41,7 +39,7 @@ from profiler.measure.fidelity_server import Claim, fidelity_of
 from profiler.measure.prepare import Selection, select
 from profiler.measure.request import SweepRequest
 from profiler.measure.sensing import Sensing
-from profiler.measure.served_energy import ServedEnergy, served_figures
+from profiler.measure.served_watch import ServedWatch
 from profiler.models.catalogue import ResolvedModel
 from profiler.models.formats import Formats
 from profiler.results.read import Run, read_run
@@ -232,8 +230,7 @@ class ServedSweep:
         fidelity = self._fidelity(cases[0]) if cases else left_out("there was nothing left to measure")
         for number, case in enumerate(cases, start=1):
             self.emit(CaseStarted(number, len(cases), case.spec, seconds))
-            watch, energy = CaseWatch(sensing, self._device), ServedEnergy(sensing, self._device)
-            energy.rest()
+            watch = ServedWatch(sensing, self._device)
             case_key = case.spec.case_id
             driven = case.driver.measure(
                 case.spec,
@@ -243,7 +240,7 @@ class ServedSweep:
             )
             fields = driven.fields | {"spec": case.spec, "predicted": None, "fidelity": fidelity}
             if self.local:
-                fields |= self._with_energy(driven, watch, energy)
+                fields |= watch.fields(driven)
             fields["flags"] = (*fields.get("flags", ()), *fidelity_flags(fidelity))
             columns = watch.columns()
             if len(columns["sensor"]):
@@ -262,21 +259,6 @@ class ServedSweep:
         found = fidelity_of(case.driver.job_to_ask(), claim)
         self.emit(FidelityChecked(case.spec, found))
         return found
-
-    def _with_energy(self, driven: Driven, watch: CaseWatch, energy: ServedEnergy) -> dict[str, Any]:
-        """Return what a local server's sensors add to the fields of a case."""
-        begin_ns, end_ns = driven.begin_ns, driven.end_ns
-        if begin_ns is None or end_ns is None or driven.fields["status"] != "ok":
-            return {}
-        measured = driven.fields["measurements"]
-        rate, served = measured["output_tokens_per_s"], driven.fields["served"]
-        tokens = round((rate.value or 0.0) * (served.duration_s or 0.0))
-        records = energy.records(begin_ns, end_ns, tokens)
-        return {
-            "measurements": measured | served_figures(records),
-            "energies": records,
-            "phases": energy.phases(watch.origin_ns, begin_ns, end_ns),
-        }
 
     def _record(self, cases: Sequence[_Case], agreement: Agreement, sensing: Sensing) -> RunRecord:
         selection, device, model = self.selection, self._device, self._model
