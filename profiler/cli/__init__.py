@@ -17,6 +17,7 @@ COMMANDS = {
     "load": "Drive a server by URL and record latency, throughput and goodput.",
     "devices": "Show this box's devices, what can be measured on them and how well, and what is missing.",
     "power": "Show or record the power, clocks and temperatures of this box.",
+    "energy": "Say what energy a load took on other machines, from recordings of `aiprof power`.",
     "ceilings": "Measure what the devices can do at most, and what that means for a model.",
     "models": "Show the catalogue of models, or everything that follows from one model's architecture.",
     "hardware": "Show the catalogue of accelerators, or every number of one with its source.",

@@ -116,12 +116,14 @@ class Driver:
         job = self._job(point, due)
         fleet = Fleet(job, self._processes(point, None if due is None else peak_rate(due)))
         fields: dict[str, Any] = {"started_utc": started_utc, "simulated": simulated}
+        wall_before_ns = time.time_ns() - time.monotonic_ns()
         try:
             found, vitals, begin_ns = fleet.run(listener)
         except MeasurementError as error:
             failure = Failure(kind="load_process", stage="trials", message=str(error))
             elapsed = time.monotonic() - began
             return Driven(fields | {"status": "failed", "failure": failure, "elapsed_s": elapsed}, False)
+        wall_after_ns, end_ns = time.time_ns() - time.monotonic_ns(), _last_end(found)
         measured = measurements(found, point.concurrency, request.slos)
         served = served_record(
             found, spec, vitals, request.slos,
@@ -129,6 +131,13 @@ class Driver:
             intended_rate_per_s=None if due is None else _mean_rate(due),
             ceiling=self._ceiling(point, due), endpoint=self.agreement.details,
         )  # fmt: skip
+        if begin_ns is not None and end_ns is not None:
+            served = served.model_copy(
+                update={
+                    "began_realtime_s": (begin_ns + wall_before_ns) * 1e-9,
+                    "ended_realtime_s": (end_ns + wall_after_ns) * 1e-9,
+                }
+            )
         fields |= {
             "elapsed_s": time.monotonic() - began,
             "served": served,
@@ -139,7 +148,7 @@ class Driver:
             fields |= {"status": "ok", "measurements": measured}
         else:
             fields |= {"status": "failed", "failure": _nothing_succeeded(served.failures, served.messages)}
-        return Driven(fields, fleet.interrupted, begin_ns, _last_end(found))
+        return Driven(fields, fleet.interrupted, begin_ns, end_ns)
 
     def expected_seconds(self, point: Point) -> float:
         """Return for how long requests are sent, as far as it is known beforehand."""

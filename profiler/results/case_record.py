@@ -279,6 +279,8 @@ class ServedRecord(Record):
         asked_seconds: time that was asked for, or None.
         warm_up_requests: requests sent before the measurement.
         duration_s: from the first request sent to the last end.
+        began_realtime_s: the go on the client's wall clock, by which recordings are joined, or None.
+        ended_realtime_s: the end of the last answer, on the same clock read once more then, or None.
         steady_s: length of the steady window, or None.
         token_sources: requests by where their token count comes from.
         first_chunk_sources: requests by where the number of tokens of their first chunk comes from.
@@ -305,6 +307,8 @@ class ServedRecord(Record):
     asked_seconds: Finite | None
     warm_up_requests: Count
     duration_s: Finite | None
+    began_realtime_s: Finite | None = None
+    ended_realtime_s: Finite | None = None
     steady_s: Finite | None
     token_sources: dict[Name, Count]
     first_chunk_sources: dict[Name, Count]
