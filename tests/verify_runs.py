@@ -9,6 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from profiler.analysis.verify import verify_run
 from profiler.measure.request import SweepRequest
 from profiler.measure.sweep import Sweep
 from profiler.render.report import REPORT_FILE, write_report
@@ -31,6 +35,33 @@ def make_run(path: Path, **changes: Any) -> Path:
     write_report([run], path / REPORT_FILE, title="run")
     assert list_page(path)
     return path
+
+
+def assert_every_byte_counts(run: Path, examples: int) -> None:
+    """Change single bytes anywhere in the files of a run: it does not verify, and the file is named.
+
+    Args:
+        run: verifies, and does so again afterwards.
+        examples: how many bytes to change, one at a time.
+    """
+    contents = {file: file.read_bytes() for file in sorted(run.rglob("*")) if file.is_file()}
+
+    @settings(max_examples=examples, deadline=None)
+    @given(st.sampled_from(sorted(contents)), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+    def changed(file: Path, place: float, bits: int) -> None:
+        content = bytearray(contents[file])
+        content[int(place * len(content))] ^= bits
+        try:
+            file.write_bytes(content)
+            found = verify_run(run)
+            assert found.state == "failed"
+            assert str(file.relative_to(run)) in {item.file for item in found.findings}
+            assert all(item.figures for item in found.findings)
+        finally:
+            file.write_bytes(contents[file])
+
+    changed()
+    assert verify_run(run).state == "verified"
 
 
 def copied(run: Path, to: Path) -> Path:

@@ -5,24 +5,27 @@ What this proves, and what it cannot, is in docs/trust.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from profiler.analysis.evidence import case_label
 from profiler.analysis.request_times import read_requests
 from profiler.errors import InputFileError
 from profiler.load.recompute import recompute_load
-from profiler.measure.recompute import UNKNOWN, Recomputed, recompute_case
+from profiler.measure.differences import Recomputed
+from profiler.measure.recompute import UNKNOWN, recompute_case
 from profiler.measure.recompute_run import recompute_run
 from profiler.results.checksums import CHECKSUMS_FILE, SIGNATURE_FILE
 from profiler.results.read import CASES_FILE, RUN_FILE, Run, printable, read_run
-from profiler.results.schema import CaseRecord, RunRecord
+from profiler.results.schema import CaseRecord, RunRecord, SamplesRef
+from profiler.results.sensor_samples import read_reads
 from profiler.results.signature import Signed, check_signature
 from profiler.results.stamps import read_stamps
 from profiler.results.verify_files import ALL_FIGURES, Finding, check_files
 
+T = TypeVar("T")
 State = Literal["verified", "incomplete", "failed"]
 MOST_FINDINGS: Final = 200
 
@@ -135,20 +138,23 @@ def _recompute(run: Run, findings: list[Finding]) -> tuple[int, dict[str, str]]:
 def _case(
     run: Run, case: CaseRecord, before: Sequence[CaseRecord], place: str, findings: list[Finding]
 ) -> Recomputed:
-    stamps = requests = None
-    if case.samples is not None:
+    path = run.path
+
+    def read(ref: SamplesRef | None, reader: Callable[[Path, SamplesRef], T]) -> T | None:
+        if ref is None:
+            return None
         try:
-            if case.served is None:
-                stamps = read_stamps(run.path, case.samples)
-            else:
-                requests = read_requests(run.path, case.samples)
+            return reader(path, ref)
         except InputFileError as error:
-            what = printable(error.faults[0].removeprefix(f"{run.path / case.samples.file}: "))
+            what = printable(error.faults[0].removeprefix(f"{path / ref.file}: "))
             figures = (f"every figure of case {case.spec.case_id[:12]}",)
-            findings.append(Finding(case.samples.file, place, figures, what))
+            findings.append(Finding(ref.file, place, figures, what))
+            return None
+
+    sensors = read(case.sensor_samples, read_reads)
     if case.served is not None:
-        return recompute_load(run.record, case, requests)
-    return recompute_case(run.record, case, stamps, before)
+        return recompute_load(run.record, case, read(case.samples, read_requests), sensors)
+    return recompute_case(run.record, case, read(case.samples, read_stamps), before, sensors)
 
 
 def _took(found: Recomputed, file: str, place: str, findings: list[Finding], left_out: dict[str, str]) -> int:

@@ -56,6 +56,7 @@ class Probe:
             ceiling_method=self.method,
             measurement=measurement,
             engine=engine,
+            readings=self.rates,
         )
 
 

@@ -16,6 +16,7 @@ from profiler.sensors.base import SensorInfo
 from profiler.sensors.box import BoxSensors
 from profiler.sensors.sampler import Sampler
 
+SUSTAINED: Final = "matrix_flops_sustained"
 SUSTAINED_S: Final = 30.0
 # Boost clocks and cool metal last for seconds; what comes after them is what stays.
 _SETTLING_SHARE: Final = 1 / 3
@@ -104,7 +105,7 @@ def sustained_ceiling(probe: Probe, device_key: str, compute_dtype: str, engine:
     ends = estimate.interval
     return Ceiling(
         device_key=device_key,
-        name=f"matrix_flops_sustained:{compute_dtype}",
+        name=f"{SUSTAINED}:{compute_dtype}",
         ceiling_method=probe.method,
         measurement=Measurement(
             value=estimate.mean,
@@ -115,6 +116,7 @@ def sustained_ceiling(probe: Probe, device_key: str, compute_dtype: str, engine:
             scope="device",
         ),
         engine=engine,
+        readings=probe.rates,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from profiler.errors import UsageError
 from profiler.load.flags import flags
@@ -10,40 +11,42 @@ from profiler.load.search import judge
 from profiler.load.slo import parse_slos
 from profiler.load.summary import measurements
 from profiler.load.table import Requests
-from profiler.measure.recompute import (
-    NOT_RECOMPUTED,
-    UNKNOWN,
+from profiler.measure.differences import (
     Difference,
     Recomputed,
     guarded,
     measurement_faults,
-    plan_faults,
     without_flags,
 )
+from profiler.measure.recompute import NOT_RECOMPUTED, UNKNOWN, plan_faults
+from profiler.measure.recompute_energy import energy_faults, load_memory, reads_flags
 from profiler.measure.served_energy import served_figures
 from profiler.results.schema import CaseRecord, Measurement, RunRecord, ServedRecord
 
-_LEFT_OUT = NOT_RECOMPUTED | {
-    "max_sampled_device_bytes": "the reads of the memory's sensor are not gone through again",
-}
 
-
-def recompute_load(run: RunRecord, case: CaseRecord, requests: Requests | None) -> Recomputed:
+def recompute_load(
+    run: RunRecord, case: CaseRecord, requests: Requests | None, sensors: Mapping[str, Any] | None = None
+) -> Recomputed:
     """Make every figure of a served case again and hold it against the record.
 
     Args:
         run: the record of its run.
         case: the case.
         requests: its raw samples, or None where they are lost.
+        sensors: reads of its sensors as columns, or None where it has none.
     """
     differences = guarded("spec", lambda: plan_faults(run, case))
+    differences += guarded("energies", lambda: energy_faults(run, case, sensors))
     made: dict[str, Measurement] = {}
     served = case.served
     if served is not None and requests is not None:
         differences += guarded("served", lambda: _counts(served, requests))
         if case.status == "ok":
+            if sensors is not None:
+                differences += guarded("flags", lambda: without_flags(case, reads_flags(run, case, sensors)))
+                made |= load_memory(run, case, sensors)
             differences += guarded("measurements", lambda: _figures(case, served, requests, made))
-    left_out = {name: _LEFT_OUT.get(name, UNKNOWN) for name in case.measurements if name not in made}
+    left_out = {name: NOT_RECOMPUTED.get(name, UNKNOWN) for name in case.measurements if name not in made}
     return Recomputed(tuple(sorted(made.keys() & case.measurements.keys())), tuple(differences), left_out)
 
 

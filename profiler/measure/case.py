@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any, NamedTuple
 
-from profiler.measure.case_watch import CaseWatch, SensorColumns, Stretch
+from profiler.measure.case_watch import CaseWatch, Stretch
 from profiler.measure.context import CaseContext, StartFailedError, StartOutcome
 from profiler.measure.derive import figures_of
 from profiler.measure.interference import interference_flag
+from profiler.measure.kept_reads import SensorColumns
 from profiler.measure.plan import least_seconds
 from profiler.measure.start import measure_start
 from profiler.measure.start_watch import LASTING
@@ -87,6 +88,9 @@ def measure_case(
             phase for outcome in starts.outcomes for phase in outcome.power.phases(watch.origin_ns)
         ),
         "energies": tuple(energy for outcome in starts.outcomes for energy in outcome.energies),
+        "energy_spans": tuple(
+            outcome.power.spans for outcome in starts.outcomes if outcome.power.spans is not None
+        ),
         "elapsed_s": context.clock.now() - began,
     }
     return Measured(fields, _samples(starts.outcomes), watch.columns())

@@ -150,3 +150,15 @@ def energy_flags(starts: Sequence[Sequence[EnergyRecord]]) -> list[Flag]:
         Flag(code=code, text=f"{_HINTS[code][0]} ({', '.join(where)})", hint=_HINTS[code][1])
         for code, where in seen.items()
     ]
+
+
+def joules_of_trials(energies: Sequence[EnergyRecord], seconds: float) -> float | None:
+    """Return the device's own energy over the measured trials.
+
+    Where their window was too short and the same requests were repeated, it is that of the repetition for
+    the time of the trials.
+    """
+    for item in energies:
+        if (item.covers, item.phase) == (DEVICE, "trials") and item.joules is not None:
+            return item.joules * seconds / item.active_s
+    return None

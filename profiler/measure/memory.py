@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from profiler.backends.base import Backend, Device, DeviceMemory, Unavailable
 from profiler.backends.match import misplaced
 from profiler.measure.context import MeasuredStart, StartFailedError
-from profiler.measure.sensing import Polled
+from profiler.measure.polled_memory import Polled
 from profiler.results.schema import CaseSpec, Flag, Measurement, MemoryReadings
 
 REPORTED = "reported by the engine, which set its cache aside"

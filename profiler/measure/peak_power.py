@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from profiler.backends.base import Unavailable
-from profiler.measure.sensing import Sensing
+from profiler.measure.kept_reads import EnergySource
 from profiler.sensors.base import Energy, SensorInfo
 from profiler.sensors.meters import Meter
 from profiler.sensors.ticks import Floats, Series, find_ticks
@@ -14,7 +14,7 @@ _SECOND_NS = 10**9
 _STEPS_PER_S = 20
 
 
-def highest_second(sensing: Sensing, meter: Meter, t0_ns: int, t1_ns: int) -> Energy:
+def highest_second(source: EnergySource, meter: Meter, t0_ns: int, t1_ns: int) -> Energy:
     """Return the energy of that second within a window; with a reason where there is none.
 
     The second is looked for in steps of 50 ms on the interpolated energy of all sensors of the meter, and
@@ -23,19 +23,19 @@ def highest_second(sensing: Sensing, meter: Meter, t0_ns: int, t1_ns: int) -> En
     if t1_ns - t0_ns < _SECOND_NS:
         text = f"the trials took {(t1_ns - t0_ns) * 1e-9:.2g} s, less than the second that is asked for"
         reason = Unavailable("window_too_short", text, "give a larger --budget")
-        return sensing.no_energy(meter, t0_ns, t1_ns, reason)
+        return source.no_energy(meter, t0_ns, t1_ns, reason)
     grid = np.arange(t0_ns, t1_ns - _SECOND_NS + 1, _SECOND_NS // _STEPS_PER_S, dtype=np.int64)
     gained = np.zeros(len(grid))
     for info in meter.sensors:
         moments_s, joules = _cumulative(
-            sensing.series(info, t0_ns - _SECOND_NS, t1_ns + _SECOND_NS), info, t0_ns
+            source.series(info, t0_ns - _SECOND_NS, t1_ns + _SECOND_NS), info, t0_ns
         )
         if len(moments_s) < 2:
-            return sensing.energy(meter, t0_ns, t0_ns + _SECOND_NS)
+            return source.energy(meter, t0_ns, t0_ns + _SECOND_NS)
         begin_s = (grid - t0_ns) * 1e-9
         gained += np.interp(begin_s + 1.0, moments_s, joules) - np.interp(begin_s, moments_s, joules)
     begin_ns = int(grid[int(np.argmax(gained))])
-    return sensing.energy(meter, begin_ns, begin_ns + _SECOND_NS)
+    return source.energy(meter, begin_ns, begin_ns + _SECOND_NS)
 
 
 def _cumulative(reads: Series, info: SensorInfo, origin_ns: int) -> tuple[Floats, Floats]:

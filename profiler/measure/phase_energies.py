@@ -9,9 +9,10 @@ from typing import NamedTuple
 from profiler.backends.base import Unavailable
 from profiler.measure.amounts import Amount, active, added, difference, more_certain
 from profiler.measure.energy_book import EnergyBook
+from profiler.measure.kept_reads import EnergySource
 from profiler.measure.peak_power import highest_second
-from profiler.measure.sensing import VIRTUAL_TIME, Sensing
-from profiler.results.schema import CaseSpec, EnergyRecord
+from profiler.measure.sensing import VIRTUAL_TIME
+from profiler.results.schema import CaseSpec, EnergyRecord, EnergySpans
 from profiler.results.sensor_record import Phase
 from profiler.sensors.base import Energy
 from profiler.sensors.meters import DEVICE, Meter
@@ -46,6 +47,13 @@ class Done:
     virtual: bool = False
 
 
+def done_in(spans: EnergySpans) -> Done:
+    """Return what a start did from the spans of its record."""
+    rows = (spans.trials, spans.requests, spans.prefills)
+    trials, requests, prefills = ([Run(*span) for span in row] for row in rows)
+    return Done(spans.idle, trials, requests, prefills)
+
+
 def window(runs: Sequence[Run]) -> tuple[int, int]:
     """Return beginning and end of a row of runs."""
     return runs[0].submit_ns, runs[-1].last_ns
@@ -57,23 +65,23 @@ def active_s(runs: Sequence[Run]) -> float:
 
 
 def phase_energies(
-    sensing: Sensing, meter: Meter, spec: CaseSpec, start: int, done: Done
+    source: EnergySource, meter: Meter, spec: CaseSpec, start: int, done: Done
 ) -> list[EnergyRecord]:
     """Return the records of one meter for one start, without any when nothing was run.
 
     Args:
-        sensing: the sweep's sensors.
+        source: of the energies.
         meter: one of those of the device.
         spec: the case.
         start: index of the start.
         done: what it did.
     """
-    return _Phases(sensing, meter, spec, start, done).records() if done.trials else []
+    return _Phases(source, meter, spec, start, done).records() if done.trials else []
 
 
 class _Phases:
-    def __init__(self, sensing: Sensing, meter: Meter, spec: CaseSpec, start: int, done: Done) -> None:
-        self.sensing = sensing
+    def __init__(self, source: EnergySource, meter: Meter, spec: CaseSpec, start: int, done: Done) -> None:
+        self.source = source
         self.meter = meter
         self.spec = spec
         self.done = done
@@ -116,7 +124,7 @@ class _Phases:
         longest = max((self.done.trials, self.done.requests), key=_length_ns)
         if self.meter.unavailable is not None or self.done.virtual:
             return self._energy(*window(longest))
-        return highest_second(self.sensing, self.meter, *window(longest))
+        return highest_second(self.source, self.meter, *window(longest))
 
     def _prefill(self, whole: Energy) -> tuple[Energy, Amount | Unavailable]:
         prefills = self.done.prefills
@@ -158,12 +166,12 @@ class _Phases:
             return self._energy(*self.done.idle)
         at_ns = self.done.trials[0].submit_ns
         reason = self.meter.unavailable or (VIRTUAL_TIME if self.done.virtual else _NO_REST)
-        return self.sensing.no_energy(self.meter, at_ns, at_ns, reason)
+        return self.source.no_energy(self.meter, at_ns, at_ns, reason)
 
     def _energy(self, t0_ns: int, t1_ns: int, *, step_s: float | None = None) -> Energy:
         if self.done.virtual and self.meter.unavailable is None:
-            return self.sensing.no_energy(self.meter, t0_ns, t1_ns, VIRTUAL_TIME)
-        return self.sensing.energy(self.meter, t0_ns, t1_ns, step_s=step_s)
+            return self.source.no_energy(self.meter, t0_ns, t1_ns, VIRTUAL_TIME)
+        return self.source.energy(self.meter, t0_ns, t1_ns, step_s=step_s)
 
     def _step_s(self) -> float | None:
         steps = self.spec.output_tokens - 1

@@ -7,18 +7,25 @@ checked or said not to be.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from profiler.errors import AiprofError
 from profiler.measure.derive import figures_of
+from profiler.measure.differences import (
+    Difference,
+    Recomputed,
+    close,
+    guarded,
+    measurement_faults,
+    without_flags,
+)
 from profiler.measure.extrapolate import all_specs, extrapolated
 from profiler.measure.fidelity import fidelity_flags
+from profiler.measure.recompute_energy import energy_faults, reads_flags
 from profiler.measure.recorded import disturbed, recorded_starts
 from profiler.measure.start_watch import LASTING
 from profiler.measure.summary import flags
@@ -38,11 +45,8 @@ from profiler.results.schema import (
 from profiler.workload.identity import workload_id
 from profiler.workload.prompts import case_label, prompts_digest, trial_prompts
 
-# Sums may be added up in another order by another build of NumPy.
-AGREES: Final = 1e-9
 NOT_RECOMPUTED: Final[dict[str, str]] = {}
 """Figures of a case that cannot be made again, with the reason."""
-ENERGIES_TAKEN: Final = "energy per phase is taken as recorded; its sensor reads are not integrated again"
 FIDELITY_TAKEN: Final = "the verdict is taken as recorded; the answers that it rests on are not in the record"
 UNKNOWN: Final = "this version of aiprof knows no way to make it again"
 
@@ -50,36 +54,12 @@ Stamps = Mapping[tuple[int, int], Sequence[int]]
 """Nanoseconds after submit of every output token, by (start, trial)."""
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Something in a record that does not follow from the rest of it.
-
-    Attributes:
-        figure: name of the figure or field.
-        what: what is recorded, and what follows.
-    """
-
-    figure: str
-    what: str
-
-
-@dataclass(frozen=True)
-class Recomputed:
-    """What came of making figures again.
-
-    Attributes:
-        figures: names of those that were made again.
-        differences: what does not follow.
-        left_out: figures that were not made again, with the reason.
-    """
-
-    figures: tuple[str, ...]
-    differences: tuple[Difference, ...]
-    left_out: Mapping[str, str]
-
-
 def recompute_case(
-    run: RunRecord, case: CaseRecord, stamps: Stamps | None, before: Sequence[CaseRecord] = ()
+    run: RunRecord,
+    case: CaseRecord,
+    stamps: Stamps | None,
+    before: Sequence[CaseRecord] = (),
+    sensors: Mapping[str, Any] | None = None,
 ) -> Recomputed:
     """Make every figure of a case again and hold it against the record.
 
@@ -88,10 +68,12 @@ def recompute_case(
         case: the case.
         stamps: its raw samples, or None where it has none.
         before: cases of the run that had finished before it, from which a slice may be extrapolated.
+        sensors: reads of its sensors as columns, or None where it has none.
     """
     differences = list(guarded("work", lambda: _work_faults(run, case)))
     differences += guarded("trials", lambda: _trial_faults(case, stamps))
     differences += guarded("prompts_sha256", lambda: _prompt_faults(run, case))
+    differences += guarded("energies", lambda: energy_faults(run, case, sensors))
     if case.status != "ok":
         return Recomputed((), tuple(differences), {})
     differences += guarded("starts", lambda: _start_faults(run, case))
@@ -101,21 +83,13 @@ def recompute_case(
         yield from _figure_faults(run, case, before, made)
 
     differences += guarded("measurements", figures)
-    left_out = {"energies": ENERGIES_TAKEN} if case.energies else {}
-    left_out |= {"fidelity": FIDELITY_TAKEN} if case.fidelity is not None else {}
+    if sensors is not None:
+        differences += guarded("flags", lambda: without_flags(case, reads_flags(run, case, sensors)))
+    left_out = {"fidelity": FIDELITY_TAKEN} if case.fidelity is not None else {}
     left_out |= {name: NOT_RECOMPUTED.get(name, UNKNOWN) for name in case.measurements if name not in made}
-    return Recomputed(tuple(sorted(made.keys() & case.measurements.keys())), tuple(differences), left_out)
-
-
-def guarded(figure: str, faults: Callable[[], Iterator[Difference]]) -> list[Difference]:
-    """Collect differences; values with which nothing can be computed are one, too."""
-    found: list[Difference] = []
-    try:
-        found.extend(faults())
-    except (AiprofError, ValueError, ArithmeticError, LookupError, TypeError, AssertionError) as error:
-        what = f"cannot be made again from the record: {type(error).__name__}: {str(error)[:200]}"
-        found.append(Difference(figure, what))
-    return found
+    energies = {"energies"} if any(energy.joules is not None for energy in case.energies) else set()
+    names = (made.keys() & case.measurements.keys()) | energies
+    return Recomputed(tuple(sorted(names)), tuple(differences), left_out)
 
 
 def plan_faults(run: RunRecord, case: CaseRecord) -> Iterator[Difference]:
@@ -281,36 +255,3 @@ def _figure_faults(
     if case.fidelity is not None:
         found += fidelity_flags(case.fidelity)
     yield from without_flags(case, {flag.code for flag in found})
-
-
-def without_flags(case: CaseRecord, codes: set[str]) -> Iterator[Difference]:
-    """Yield a difference for every flag that follows and is not in the record."""
-    for code in sorted(codes - {flag.code for flag in case.flags}):
-        yield Difference("flags", f"flag {code} follows from the samples and is not in the record")
-
-
-def measurement_faults(name: str, recorded: Measurement, again: Measurement) -> Iterator[Difference]:
-    """Yield what differs between a recorded measurement and the one made again."""
-    if not close(recorded.value, again.value):
-        yield Difference(name, f"is {_shown(recorded)}, the samples give {_shown(again)}")
-        return
-    if recorded.value is None:
-        return  # why something is missing is told, not computed
-    for field in ("unit", "n", "method", "scope"):
-        if getattr(recorded, field) != getattr(again, field):
-            what = f"{field} is {getattr(recorded, field)!r}, the samples give {getattr(again, field)!r}"
-            yield Difference(name, what)
-    pairs = zip(recorded.ci95 or (None, None), again.ci95 or (None, None), strict=True)
-    if not all(close(mine, theirs) for mine, theirs in pairs):
-        yield Difference(name, f"ci95 is {recorded.ci95}, the samples give {again.ci95}")
-
-
-def _shown(measurement: Measurement) -> str:
-    return "missing" if measurement.value is None else f"{measurement.value!r} {measurement.unit}"
-
-
-def close(recorded: float | None, again: float | None) -> bool:
-    """Whether two figures are the same but for the rounding of their sums; None equals None only."""
-    if recorded is None or again is None:
-        return recorded is again
-    return math.isclose(recorded, again, rel_tol=AGREES, abs_tol=1e-15)

@@ -7,21 +7,17 @@ from functools import partial
 from typing import Final
 
 from profiler.ceilings.probe import Probe
+from profiler.ceilings.sustained import SUSTAINED, sustained_ceiling
+from profiler.measure.differences import Difference, Recomputed, close, guarded, measurement_faults
 from profiler.measure.interference import tolerance
-from profiler.measure.recompute import (
-    Difference,
-    Recomputed,
-    architecture_of,
-    close,
-    guarded,
-    measurement_faults,
-)
+from profiler.measure.recompute import architecture_of
 from profiler.models import accounting
 from profiler.models.formats import Formats
 from profiler.results.schema import CaseSpec, Ceiling, ModelRecord, Prediction, RunRecord
 
 READ_BANDWIDTH: Final = "read_bandwidth"
-CEILING_NOT_RECOMPUTED: Final = "its single readings are not in the record"
+BASELINES_TAKEN: Final = "taken as recorded: the reads of the resting box, before any case, are not kept"
+SENSORS_TAKEN: Final = "taken as recorded: what a few seconds of reads before the first case showed"
 PREDICTED_NOT_RECOMPUTED: Final[Mapping[str, str]] = {
     "needed_bytes": "the reserve of the plan is a convention of the version that made it",
     "kv_capacity_tokens": "as needed_bytes",
@@ -40,7 +36,12 @@ def recompute_run(run: RunRecord) -> Recomputed:
             made.append(READ_BANDWIDTH)
             differences += guarded(READ_BANDWIDTH, partial(_bandwidth, run, ceiling))
         elif ceiling.measurement.value is not None:
-            left_out[ceiling.name] = CEILING_NOT_RECOMPUTED
+            made.append(ceiling.name)
+            differences += guarded(ceiling.name, partial(_of_readings, ceiling))
+    if any(baseline.power_w.value is not None for baseline in run.baselines):
+        left_out["baselines"] = BASELINES_TAKEN
+    if any(sensor.sampled for sensor in run.sensors):
+        left_out["ticks and bounds of sensors"] = SENSORS_TAKEN
     for planned in run.cases:
         if planned.predicted is None:
             continue
@@ -75,6 +76,20 @@ def _bandwidth(run: RunRecord, ceiling: Ceiling) -> Iterator[Difference]:
         yield Difference(READ_BANDWIDTH, "there are no idle probes that it could be the best of")
     elif all(faults):
         yield from faults[0]
+
+
+def _of_readings(ceiling: Ceiling) -> Iterator[Difference]:
+    """A ceiling from its single readings, the way it is made of them."""
+    probe = Probe(ceiling.readings, ceiling.measurement.unit, ceiling.ceiling_method)
+    if not ceiling.readings:
+        yield Difference(ceiling.name, "its single readings are missing")
+        return
+    kind, _, dtype = ceiling.name.partition(":")
+    if kind == SUSTAINED:
+        again = sustained_ceiling(probe, ceiling.device_key, dtype, ceiling.engine or "")
+    else:
+        again = probe.ceiling(ceiling.device_key, ceiling.name, ceiling.engine)
+    yield from measurement_faults(ceiling.name, ceiling.measurement, again.measurement)
 
 
 def _predicted(

@@ -5,11 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, Self
 
 from profiler import registry
 from profiler.backends.base import Device, Unavailable
-from profiler.results.schema import BaselineRecord, Measurement, Reason, SensorRecord
+from profiler.measure.kept_reads import (
+    LIMIT,
+    KeptReads,
+    SensorColumns,
+    columns_of,
+    interruption_records,
+    kept,
+    no_energy,
+    scale_record,
+)
+from profiler.measure.polled_memory import Polled, most_in_use
+from profiler.results.schema import BaselineRecord, EnergySpans, Measurement, Reason, SensorRecord
 from profiler.sensors.base import Energy, Read, SensorInfo
 from profiler.sensors.box import BoxSensors, find_sensors, is_made_up
 from profiler.sensors.meters import DEVICE, Meter, meters_for, state_sensors
@@ -20,26 +31,11 @@ from profiler.sensors.totals import total
 from profiler.sensors.window import refuse_if_too_wide
 
 MAX_RESTARTS = 3
-LIMIT = 0.25
-"""A value that is uncertain by more than this part of itself is not given."""
 
+_BEFORE_NS = 2_000_000_000  # reads that are kept from before a case: the power then is known, too
 # Reads of one case are kept, however long it is; a week is longer than any.
 _HISTORY_S = 7 * 86_400.0
 _SETTLE_S = 0.2  # after the sampler's start, which is work too
-
-
-class Polled(NamedTuple):
-    """What the sampler saw of a device's memory.
-
-    Attributes:
-        most_bytes: most in use (total minus free) in any read.
-        reads: how many reads there were.
-        sensor: key of the sensor.
-    """
-
-    most_bytes: int
-    reads: int
-    sensor: str
 
 
 class Sensing:
@@ -62,6 +58,7 @@ class Sensing:
         self._sampler = Sampler(wanted, box.options, history_s=_HISTORY_S)
         self._counted = self._at_boundaries(wanted)
         self._idle: tuple[int, int] | None = None
+        self.origin_ns = 0
         self.deaths: list[str] = []
 
     def __enter__(self) -> Self:
@@ -107,10 +104,6 @@ class Sensing:
             self.deaths.append(died)
             self._sampler.restart()
 
-    def forget(self, before_ns: int) -> None:
-        """Drop the reads before a moment: those of earlier cases."""
-        self._sampler.forget(before_ns)
-
     def series(self, info: SensorInfo, t0_ns: int, t1_ns: int) -> Series:
         """Return the reads of a sensor between two moments."""
         return self._sampler.series(info.key, t0_ns, t1_ns)
@@ -135,8 +128,42 @@ class Sensing:
 
     def no_energy(self, meter: Meter, t0_ns: int, t1_ns: int, reason: Unavailable) -> Energy:
         """Return that a meter has no energy of a window, and why."""
-        simulated = any(info.simulated for info in meter.sensors)
-        return Energy(None, None, "none", meter.scope, t0_ns, t1_ns, reason=reason, simulated=simulated)
+        return no_energy(meter, t0_ns, t1_ns, reason)
+
+    def begin_case(self) -> int:
+        """Make now the origin of the next case, drop the reads of earlier ones, and return the moment."""
+        self.origin_ns = time.monotonic_ns()
+        self.keep_up()
+        self._sampler.forget(self.origin_ns - _BEFORE_NS)
+        return self.origin_ns
+
+    def columns(self, infos: Sequence[SensorInfo]) -> SensorColumns:
+        """Return the reads of sensors since a little before the case began, as a run keeps them."""
+        now_ns = time.monotonic_ns()
+        reads = {info.key: self.series(info, self.origin_ns - _BEFORE_NS, now_ns) for info in infos}
+        return columns_of(reads, {info.key: info for info in infos}, self.origin_ns)
+
+    def spans(self, start: int, **windows: Any) -> EnergySpans:
+        """Return the spans of a start's work with what has to be known of the reads up to now.
+
+        Args:
+            start: index of the start.
+            windows: ``idle``, ``trials``, ``requests`` and ``prefills``, CLOCK_MONOTONIC.
+        """
+        origin_ns = self.origin_ns
+        moved = {name: None if given is None else _moved(given, origin_ns) for name, given in windows.items()}
+        return EnergySpans(
+            start=start,
+            until_ns=time.monotonic_ns() - origin_ns,
+            ticks_s={info.key: info.tick_s for info in self.sampled if info.tick_s is not None},
+            interruptions=interruption_records(self._sampler.interruptions, origin_ns),
+            **moved,
+        )
+
+    def kept(self, meters: Sequence[Meter], spans: EnergySpans) -> KeptReads:
+        """Return what the energies of a start are worked out from, exactly as the run keeps it."""
+        infos = {info.key: info for meter in meters for info in meter.sensors}
+        return kept(self.columns(list(infos.values())), infos, spans)
 
     def processes(self, device: Device) -> int | None:
         """Return how many processes compute on a device right now, or None where that cannot be known."""
@@ -152,15 +179,12 @@ class Sensing:
             begin_ns: beginning, CLOCK_MONOTONIC.
             end_ns: end, or None for now.
         """
-        for info in self.states(device):
-            if info.kind != "memory":
-                continue
-            until_ns = time.monotonic_ns() if end_ns is None else end_ns
-            reads = self.series(info, begin_ns, until_ns).good()
-            if len(reads):
-                most = round(int(reads.raw.max()) * info.scale)
-                return Polled(most, len(reads), info.key) if most >= 0 else None
-        return None
+        until_ns = time.monotonic_ns() if end_ns is None else end_ns
+        return most_in_use(
+            (info, self.series(info, begin_ns, until_ns))
+            for info in self.states(device)
+            if info.kind == "memory"
+        )
 
     def _at_boundaries(self, infos: Sequence[SensorInfo]) -> dict[str, Read]:
         """Return a reader of the process count of each device; it is too slow a call for the sampler."""
@@ -199,6 +223,7 @@ class Sensing:
 
     def records(self) -> tuple[SensorRecord, ...]:
         """Return every sensor with what the reads so far say about it."""
+        self._sampler.find_ticks()
         infos = {info.key: info for info in self.box.infos} | self._sampler.infos
         sampled = {info.key for info in self.sampled}
         return tuple(self._record(info, sampled=key in sampled) for key, info in infos.items())
@@ -209,6 +234,7 @@ class Sensing:
             key=info.key, source=info.source, device=info.device, kind=info.kind, scope=info.scope,
             unit=info.unit, sampled=sampled, note=info.note, simulated=info.simulated,
             unavailable=None if why is None else reason_record(why),
+            reading=scale_record(info) if sampled else None,
         )  # fmt: skip
         reads = self._sampler.series(info.key) if sampled else None
         if reads is None or not len(reads):
@@ -236,6 +262,13 @@ class Sensing:
             if beside and info.kind in ("power_instant", "power_average"):
                 return info, self._sampler.series(info.key)
         return None
+
+
+def _moved(moments: Any, origin_ns: int) -> Any:
+    """Return moments, in whatever tuples they stand, since the origin."""
+    if isinstance(moments, int):
+        return moments - origin_ns
+    return None if moments is None else tuple(_moved(one, origin_ns) for one in moments)
 
 
 VIRTUAL_TIME = Unavailable(

@@ -10,9 +10,10 @@ from profiler.measure.amounts import active
 from profiler.measure.case_watch import Stretch
 from profiler.measure.energy_book import EnergyBook
 from profiler.measure.energy_summary import energy_measurements
+from profiler.measure.kept_reads import EnergySource
 from profiler.measure.peak_power import highest_second
 from profiler.measure.sensing import Sensing
-from profiler.results.schema import EnergyRecord, Measurement, PhaseRecord
+from profiler.results.schema import EnergyRecord, EnergySpans, Measurement, PhaseRecord
 from profiler.sensors.meters import DEVICE, Meter
 
 REST_S = 3.0
@@ -25,6 +26,30 @@ def served_figures(records: Sequence[EnergyRecord]) -> dict[str, Measurement]:
         return {}
     figures = energy_measurements([records])
     return {name: one for name, one in figures.items() if not name.startswith(("prefill", "decode"))}
+
+
+def load_energies(
+    source: EnergySource, meter: Meter, spans: EnergySpans, output_tokens: int
+) -> tuple[EnergyRecord, ...]:
+    """Return the records of one meter for one load.
+
+    Args:
+        source: of the energies.
+        meter: one of those of the device.
+        spans: when the server rested and when it was driven.
+        output_tokens: tokens of all successful requests.
+    """
+    ((begin_ns, _, end_ns),) = spans.trials
+    idle = spans.idle or (begin_ns, begin_ns)
+    book = EnergyBook(meter, spans.start, source.energy(meter, *idle))
+    whole, seconds = source.energy(meter, begin_ns, end_ns), (end_ns - begin_ns) * 1e-9
+    worked = active(whole, seconds, book.idle.mean_power_w)
+    found = [book.idle_record(), book.record("trials", whole, worked, seconds, output_tokens)]
+    if meter.covers == DEVICE:
+        known = meter.unavailable is None
+        second = highest_second(source, meter, begin_ns, end_ns) if known else whole
+        found.append(book.record("max_1s", second, active(second, second.duration_s, None), 1.0, None))
+    return tuple(found)
 
 
 class ServedEnergy:
@@ -41,6 +66,7 @@ class ServedEnergy:
         self._meters = sensing.meters(device)
         self._idle = (0, 0)
         self._at_rest: int | None = None
+        self.spans: EnergySpans | None = None
 
     def rest(self) -> None:
         """Let the loaded server stand idle for a moment, where there is anything to read."""
@@ -59,21 +85,15 @@ class ServedEnergy:
             output_tokens: tokens of all successful requests.
         """
         self._sensing.keep_up()
+        for meter in self._meters:  # waits for the first reads after the load
+            self._sensing.energy(meter, begin_ns, end_ns)
+        self.spans = self._sensing.spans(0, idle=self._idle, trials=((begin_ns, None, end_ns),))
+        source = self._sensing.kept(self._meters, self.spans)
         return tuple(
-            record for meter in self._meters for record in self._of(meter, begin_ns, end_ns, output_tokens)
+            record
+            for meter in self._meters
+            for record in load_energies(source, meter, self.spans, output_tokens)
         )
-
-    def _of(self, meter: Meter, begin_ns: int, end_ns: int, tokens: int) -> Sequence[EnergyRecord]:
-        sensing = self._sensing
-        book = EnergyBook(meter, 0, sensing.energy(meter, *self._idle))
-        whole, seconds = sensing.energy(meter, begin_ns, end_ns), (end_ns - begin_ns) * 1e-9
-        worked = active(whole, seconds, book.idle.mean_power_w)
-        found = [book.idle_record(), book.record("trials", whole, worked, seconds, tokens)]
-        if meter.covers == DEVICE:
-            known = meter.unavailable is None
-            second = highest_second(sensing, meter, begin_ns, end_ns) if known else whole
-            found.append(book.record("max_1s", second, active(second, second.duration_s, None), 1.0, None))
-        return found
 
     def stretch(self, begin_ns: int, end_ns: int) -> Stretch:
         """Return when the server was driven, and how many processes were on its device.

@@ -7,10 +7,11 @@ from typing import Any, Self
 
 from profiler.backends.base import Device
 from profiler.load.drive import Driven
-from profiler.measure.case_watch import CaseWatch, SensorColumns
+from profiler.measure.case_watch import CaseWatch
+from profiler.measure.kept_reads import SensorColumns
+from profiler.measure.polled_memory import sampled_figures
 from profiler.measure.sensing import Sensing
 from profiler.measure.served_energy import ServedEnergy, served_figures
-from profiler.results.schema import Measurement
 
 
 class ServedWatch:
@@ -38,9 +39,12 @@ class ServedWatch:
         tokens = round((rate.value or 0.0) * (served.duration_s or 0.0))
         records = self._energy.records(begin_ns, end_ns, tokens)
         stretch = self._energy.stretch(begin_ns, end_ns)
+        polled = self._sensing.memory_in_use(self._device, *stretch.whole_ns)
+        spans = self._energy.spans
         return {
-            "measurements": measured | served_figures(records) | self._memory(stretch.whole_ns),
+            "measurements": measured | served_figures(records) | sampled_figures(polled),
             "energies": records,
+            "energy_spans": () if spans is None else (spans,),
             "phases": self._energy.phases(self._watch.origin_ns, begin_ns, end_ns),
             "flags": (*driven.fields["flags"], *self._watch.flags([stretch])),
         }
@@ -48,16 +52,6 @@ class ServedWatch:
     def columns(self) -> SensorColumns:
         """Return the reads since the load began, as columns."""
         return self._watch.columns()
-
-    def _memory(self, whole_ns: tuple[int, int]) -> dict[str, Measurement]:
-        polled = self._sensing.memory_in_use(self._device, *whole_ns)
-        if polled is None:
-            return {}
-        method = f"total minus free, largest of {polled.reads} reads by the sampler ({polled.sensor})"
-        found = Measurement(
-            value=float(polled.most_bytes), unit="bytes", n=polled.reads, method=method, scope="device"
-        )
-        return {"max_sampled_device_bytes": found}
 
 
 class BesideLoad:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from profiler.backends.cpu import CpuBackend
 from profiler.ceilings.bandwidth import PROBES_PER_SIDE, probe_read_bandwidth
 from profiler.engines.process import WorkerError, WorkerProcess
 from profiler.measure.context import CaseContext, StartFailedError, StartOutcome
+from profiler.measure.energy_summary import joules_of_trials
 from profiler.measure.events import StageEntered, TrialFinished
 from profiler.measure.memory import Samples, free_bytes, readings, refuse_if_misplaced
 from profiler.measure.phase_energies import Run
@@ -25,8 +25,7 @@ from profiler.measure.start_energy import StartEnergy
 from profiler.measure.start_watch import StartWatch
 from profiler.measure.steady import WarmUp, flags_after
 from profiler.measure.stop import Decision, decide, judged_times
-from profiler.results.schema import EnergyRecord, StartRecord, TrialRecord
-from profiler.sensors.meters import DEVICE
+from profiler.results.schema import StartRecord, TrialRecord
 from profiler.workload.prompts import case_label, prompts_digest, trial_prompts, weights_seed
 
 # Kept back from the trials for the second probe and for ending the worker.
@@ -125,7 +124,7 @@ class _Start:
             stopped_by=decision.reason,
             probe_before_bytes_per_s=before,
             probe_after_bytes_per_s=after,
-            energy_j=_joules_of_trials(energies, sum(measured)),
+            energy_j=joules_of_trials(energies, sum(measured)),
             measured_s=sum(measured),
             details=loaded["details"],
             dummy_weights=loaded.get("dummy_weights") is True,
@@ -353,15 +352,3 @@ class _Start:
 def _stamps(result: dict[str, Any]) -> Run:
     first = result["first_token_ns"]
     return Run(int(result["submit_ns"]), None if first is None else int(first), int(result["last_token_ns"]))
-
-
-def _joules_of_trials(energies: Sequence[EnergyRecord], seconds: float) -> float | None:
-    """Return the device's own energy over the measured trials.
-
-    Where their window was too short and the same requests were repeated, it is that of the repetition for
-    the time of the trials.
-    """
-    for item in energies:
-        if (item.covers, item.phase) == (DEVICE, "trials") and item.joules is not None:
-            return item.joules * seconds / item.active_s
-    return None

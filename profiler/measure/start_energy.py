@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from profiler.backends.base import Device
 from profiler.measure.amounts import window_for
-from profiler.measure.phase_energies import Done, Run, phase_energies, window
+from profiler.measure.kept_reads import EnergySource
+from profiler.measure.phase_energies import Done, Run, done_in, phase_energies, window
 from profiler.measure.sensing import Sensing
-from profiler.results.schema import CaseSpec, EnergyRecord, PhaseRecord
+from profiler.results.schema import CaseSpec, EnergyRecord, EnergySpans, PhaseRecord
 from profiler.sensors.base import Energy
 from profiler.sensors.meters import Meter
 
@@ -34,6 +35,21 @@ _SECOND_S = 1.1
 _STATES_NS = 3_000_000_000
 
 
+def working_ns(done: Done, warm_up_ns: int) -> tuple[int, int]:
+    """Return the time for which the state of the device is judged.
+
+    Args:
+        done: what the start did; at least one trial.
+        warm_up_ns: when its warm-up began.
+
+    Returns:
+        From the first measured trial, or a little before, to the end of the last work.
+    """
+    last = (done.prefills or done.requests or done.trials)[-1]
+    begin_ns = min(done.trials[0].submit_ns, last.last_ns - _STATES_NS)
+    return max(begin_ns, warm_up_ns), last.last_ns
+
+
 class StartEnergy:
     """Energy of one start. Does nothing, and takes no time, where nothing can be read.
 
@@ -54,6 +70,7 @@ class StartEnergy:
         self._meters = sensing.meters(device)
         self._phases: dict[str, tuple[int, int]] = {}
         self.done = Done()
+        self.spans: EnergySpans | None = None
         self.processes_before = sensing.processes(device)
         self.processes_loaded: int | None = None
         self.processes_after: int | None = None
@@ -150,9 +167,7 @@ class StartEnergy:
         """From the first measured trial (or a little before) to the last work; None in virtual time."""
         if self.done.virtual or not self.done.trials:
             return None
-        last = (self.done.prefills or self.done.requests or self.done.trials)[-1]
-        begin_ns = min(self.done.trials[0].submit_ns, last.last_ns - _STATES_NS)
-        return max(begin_ns, self._phases["warm-up"][0]), last.last_ns
+        return working_ns(self.done, self._phases["warm-up"][0])
 
     @property
     def whole_ns(self) -> tuple[int, int]:
@@ -174,9 +189,27 @@ class StartEnergy:
         )
 
     def records(self) -> tuple[EnergyRecord, ...]:
-        """Return the energy of every phase by every meter; call it when a moment has passed."""
+        """Return the energy of every phase by every meter; call it when a moment has passed.
+
+        They are made from the reads as the run keeps them, and from the spans of the work on its axis, so
+        that whoever has the run can make them again.
+        """
+        source: EnergySource = self._sensing
+        done = self.done
+        if self.watching and done.trials:
+            last = (done.prefills or done.requests or done.trials)[-1]
+            for meter in self._meters:  # waits for the first reads after the work
+                self._sensing.energy(meter, last.submit_ns, last.last_ns)
+            self.spans = self._sensing.spans(
+                self._index,
+                idle=done.idle,
+                trials=tuple(done.trials),
+                requests=tuple(done.requests),
+                prefills=tuple(done.prefills),
+            )
+            source, done = self._sensing.kept(self._meters, self.spans), done_in(self.spans)
         return tuple(
             record
             for meter in self._meters
-            for record in phase_energies(self._sensing, meter, self._spec, self._index, self.done)
+            for record in phase_energies(source, meter, self._spec, self._index, done)
         )

@@ -17,7 +17,7 @@ from profiler.results.record_base import (
     Prediction,
     Record,
 )
-from profiler.results.sensor_record import EnergyRecord, PhaseRecord
+from profiler.results.sensor_record import EnergyRecord, EnergySpans, PhaseRecord
 
 
 class Work(Record):
@@ -342,6 +342,8 @@ class CaseRecord(Record):
         served: what was sent to a server and what became of it, or None for offline work.
         phases: when the starts did what, on the time axis of ``sensor_samples``.
         energies: energy of each phase of each start, by every meter.
+        energy_spans: when the work of each start was done whose energy that is; with ``sensor_samples`` the
+            energies can be made again.
         samples: stamps of every token.
         sensor_samples: reads of every sensor.
         fidelity: whether the engine computed the model, checked before the first case of its kind, or None
@@ -365,6 +367,7 @@ class CaseRecord(Record):
     failure: Failure | None = None
     phases: tuple[PhaseRecord, ...] = ()
     energies: tuple[EnergyRecord, ...] = ()
+    energy_spans: tuple[EnergySpans, ...] = ()
     samples: SamplesRef | None = None
     served: ServedRecord | None = None
     sensor_samples: SamplesRef | None = None

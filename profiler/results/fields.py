@@ -63,5 +63,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 # Up to 2**53 every JSON reader sees the same integer.
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Positive = Annotated[int, Field(ge=1, le=2**53)]
+# Nanoseconds on an axis that begins somewhere in the middle.
+Moment = Annotated[int, Field(ge=-(2**53), le=2**53)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Details = Annotated[dict[str, JsonValue], AfterValidator(_storable)]

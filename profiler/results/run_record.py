@@ -141,6 +141,7 @@ class Ceiling(Record):
         ceiling_method: how it was measured; values of different methods are never compared.
         measurement: the best reading, with what the device may reach at most as its interval.
         engine: whose probe it was, or None in records of older versions.
+        readings: every single reading in the measurement's unit, in the order made.
     """
 
     device_key: Name
@@ -148,6 +149,7 @@ class Ceiling(Record):
     ceiling_method: Name
     measurement: Measurement
     engine: Name | None = None
+    readings: tuple[Finite, ...] = ()
 
 
 class Box(Record):

@@ -49,9 +49,12 @@ from profiler.results.run_record import (
 from profiler.results.sensor_record import (
     BaselineRecord,
     EnergyRecord,
+    EnergySpans,
+    InterruptionRecord,
     PhaseRecord,
     Reason,
     SensorRecord,
+    SensorScale,
 )
 
 __all__ = [
@@ -65,6 +68,7 @@ __all__ = [
     "ClientCeiling",
     "DeviceRecord",
     "EnergyRecord",
+    "EnergySpans",
     "EngineRecord",
     "Failure",
     "Fidelity",
@@ -73,6 +77,7 @@ __all__ = [
     "FidelityLimits",
     "Flag",
     "FormatsRecord",
+    "InterruptionRecord",
     "LoadProcess",
     "LoadSpec",
     "Measurement",
@@ -89,6 +94,7 @@ __all__ = [
     "SamplesRef",
     "SearchSettings",
     "SensorRecord",
+    "SensorScale",
     "ServedRecord",
     "SkippedCase",
     "SliceRecord",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from profiler.results.fields import Count, Finite, Name, Text
+from profiler.results.fields import Count, Finite, Moment, Name, Positive, Text
 from profiler.results.record_base import Measurement, Record
 
 Phase = Literal["idle", "trials", "prefill", "decode", "max_1s"]
@@ -24,6 +24,32 @@ class Reason(Record):
     code: Name
     text: Text
     remedy: Text = ""
+
+
+class SensorScale(Record):
+    """How the reads of a sensor become energy; with it, an energy can be made again from the reads.
+
+    Attributes:
+        scale: unit of the sensor per raw count.
+        poll_hz: how often it is read.
+        resolution: smallest step of the value, in raw counts.
+        wraps_at: raw value after which a counter starts again at 0, or None where it does not wrap.
+        average_window_s: length of the trailing average that a power reading is, or None.
+        max_power_w: most power that the covered part can draw, or None.
+        nominal: raw value of a healthy device at work, or None where there is none.
+        shares_with: sensors that show the same reading.
+        overlaps: sensors that cover part of what this one covers.
+    """
+
+    scale: Finite
+    poll_hz: Finite
+    resolution: Positive
+    wraps_at: Positive | None = None
+    average_window_s: Finite | None = None
+    max_power_w: Finite | None = None
+    nominal: Moment | None = None
+    shares_with: tuple[Name, ...] = ()
+    overlaps: tuple[Name, ...] = ()
 
 
 class SensorRecord(Record):
@@ -47,6 +73,7 @@ class SensorRecord(Record):
         note: what a reader of its values should know, or empty.
         simulated: True when no hardware stands behind it.
         unavailable: why it cannot be read, or None.
+        reading: how its reads become energy, or None when it is not sampled.
     """
 
     key: Name
@@ -66,6 +93,7 @@ class SensorRecord(Record):
     note: Text = ""
     simulated: bool = False
     unavailable: Reason | None = None
+    reading: SensorScale | None = None
 
 
 class BaselineRecord(Record):
@@ -98,6 +126,50 @@ class PhaseRecord(Record):
     phase: Name
     begin_s: Finite
     end_s: Finite
+
+
+class InterruptionRecord(Record):
+    """A time over which the reads of the sensors are not to be trusted.
+
+    Attributes:
+        code: ``suspended`` or ``sampler_died``.
+        begin_ns: beginning, on the time axis of ``sensor_samples``.
+        end_ns: end.
+        text: what happened.
+    """
+
+    code: Literal["suspended", "sampler_died"]
+    begin_ns: Moment
+    end_ns: Moment
+    text: Text
+
+
+Span = tuple[Moment, Moment | None, Moment]
+"""Beginning, first token (None where nothing tells it apart) and end of a batch of requests."""
+
+
+class EnergySpans(Record):
+    """When the work was done whose energy one start records, in ns on the time axis of ``sensor_samples``.
+
+    Attributes:
+        start: index of the start.
+        until_ns: reads after this moment had not been made when the energies were worked out.
+        idle: when the loaded model rested, or None.
+        trials: the measured trials, or the one load on a server.
+        requests: whole requests, repeated for their energy.
+        prefills: prefills, repeated for their energy.
+        ticks_s: time between new values of each counter, as its first second of reads showed it.
+        interruptions: times without reads that can be trusted.
+    """
+
+    start: Count
+    until_ns: Moment
+    idle: tuple[Moment, Moment] | None = None
+    trials: tuple[Span, ...] = ()
+    requests: tuple[Span, ...] = ()
+    prefills: tuple[Span, ...] = ()
+    ticks_s: dict[Name, Finite] = Field(default_factory=dict)
+    interruptions: tuple[InterruptionRecord, ...] = ()
 
 
 class EnergyRecord(Record):

@@ -28,6 +28,7 @@ from profiler.backends.base import Json, Unavailable
 from profiler.sensors import ring
 from profiler.sensors.base import READ_FAILURES, Energy, Sample, SensorInfo
 from profiler.sensors.history import History
+from profiler.sensors.interruptions import Interruption, trusted
 from profiler.sensors.power import power_energy
 from profiler.sensors.ticks import Series, find_ticks
 from profiler.sensors.window import counter_energy
@@ -268,23 +269,21 @@ class Sampler:
             return Energy(
                 None, None, "none", info.scope, t0_ns, t1_ns, 0, None, (), info.unavailable, info.simulated
             )
-        around_ns = round((_AROUND_S + (info.average_window_s or 0.0)) * 1e9)
         deadline_ns = t1_ns + round((self._patience_s(info) if wait_s is None else wait_s) * 1e9)
         while True:
-            reads = self.series(key, t0_ns - around_ns, t1_ns + around_ns)
-            if info.kind == "energy_counter":
-                energy = counter_energy(
-                    reads, info, t0_ns, t1_ns, widen=widen, max_relative_bound=max_relative_bound
-                )
-            else:
-                energy = power_energy(
-                    reads, info, t0_ns, t1_ns,
-                    max_relative_bound=max_relative_bound, step_period_s=step_period_s,
-                )  # fmt: skip
+            energy = energy_of(
+                self.series(key), info, t0_ns, t1_ns,
+                widen=widen, max_relative_bound=max_relative_bound, step_period_s=step_period_s,
+            )  # fmt: skip
             waiting = energy.reason is not None and energy.reason.code in ("window_not_covered", "no_samples")
             if not waiting or self.pid is None or time.monotonic_ns() >= deadline_ns:
-                return self._checked(energy)
+                return trusted(energy, self.interruptions)
             time.sleep(min(0.02, 1 / info.poll_hz))
+
+    def find_ticks(self) -> None:
+        """Find the tick of every counter that has been read for long enough, once and for all."""
+        for info in list(self._infos.values()):
+            self._with_tick(info)
 
     def _with_tick(self, info: SensorInfo) -> SensorInfo:
         """Add the counter's tick as the first second of reads shows it, which begins with a fast burst."""
@@ -298,30 +297,54 @@ class Sampler:
     def _patience_s(self, info: SensorInfo) -> float:
         return min(5.0, 3 * (info.tick_s or 0.15) + 2 / info.poll_hz + (info.average_window_s or 0.0))
 
-    def _checked(self, energy: Energy) -> Energy:
-        """Refuse what a suspended machine or a dead sampler makes worthless."""
-        for before_ns, after_ns in self._suspends:
-            if before_ns < energy.t1_ns and energy.t0_ns < after_ns:
-                reason = Unavailable(
-                    "suspended", "the machine was suspended meanwhile", "repeat the measurement"
-                )
-                return replace(energy, joules=None, bound_j=None, method="none", reason=reason)
-        if energy.reason is None or energy.reason.code not in ("window_not_covered", "no_samples"):
-            return energy
-        how = self.died
-        for from_ns, to_ns, code in self._outages:
-            if from_ns < energy.t1_ns and energy.t0_ns < to_ns:
-                how = f"the sampler process ended ({code}) and was started again"
-        if how is None:
-            return energy
-        died = Unavailable("sampler_died", how, "repeat the measurement")
-        return replace(energy, reason=died, flags=(*energy.flags, "gap"))
+    @property
+    def interruptions(self) -> list[Interruption]:
+        """Times over which there were no reads that can be trusted, and why."""
+        asleep = "the machine was suspended meanwhile"
+        found = [Interruption("suspended", begin, end, asleep) for begin, end in self._suspends]
+        died = self.died
+        if died is not None:  # whatever is missing is missing for that
+            found.append(Interruption("sampler_died", 0, time.monotonic_ns(), died))
+        for begin, end, code in self._outages:
+            text = f"the sampler process ended ({code}) and was started again"
+            found.append(Interruption("sampler_died", begin, end, text))
+        return found
 
     def _notice_suspend(self) -> None:
         before, now = self._clocks, _clocks()
         self._clocks = now
         if now[1] - now[0] - (before[1] - before[0]) > _SUSPENDED_NS:
             self._suspends.append((before[0], now[0]))
+
+
+def energy_of(
+    reads: Series,
+    info: SensorInfo,
+    t0_ns: int,
+    t1_ns: int,
+    *,
+    widen: bool = True,
+    max_relative_bound: float | None = None,
+    step_period_s: float | None = None,
+) -> Energy:
+    """Return the energy of one sensor over a window from its reads in and around it.
+
+    Args:
+        reads: of the sensor, as many as there are.
+        info: of the sensor.
+        t0_ns: beginning, on the clock of the reads.
+        t1_ns: end.
+        widen: see :func:`profiler.sensors.window.counter_energy`.
+        max_relative_bound: refuse a value that is less certain.
+        step_period_s: see :func:`profiler.sensors.power.power_energy`.
+    """
+    around_ns = round((_AROUND_S + (info.average_window_s or 0.0)) * 1e9)
+    near = reads.between(t0_ns - around_ns, t1_ns + around_ns)
+    if info.kind == "energy_counter":
+        return counter_energy(near, info, t0_ns, t1_ns, widen=widen, max_relative_bound=max_relative_bound)
+    return power_energy(
+        near, info, t0_ns, t1_ns, max_relative_bound=max_relative_bound, step_period_s=step_period_s
+    )
 
 
 def _clocks() -> tuple[int, int]:

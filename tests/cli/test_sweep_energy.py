@@ -7,10 +7,8 @@ power that the fakes were told to have, within the bound that each record states
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,15 +17,13 @@ from typing import Any
 import machines
 import psutil
 import pytest
-from fakes.power import PowercapTree, Profile, compile_fake, write_config
+from energy_runs import UUID, WATTS, clean, command, gpu_environment, sweep
+from fakes.power import PowercapTree, Profile
 
 from profiler.results.read import Run, read_run
 from profiler.results.schema import CaseRecord
 
-UUID = "GPU-00000001-1111-2222-3333-444444444444"
-ENGINE = ("--engine", "fake", "--engine-option", "real_time=true", "--engine-option", "read_bandwidth=2e11")
 ONE = ("--scenario", "decode-128", "--concurrency", "1", "--budget", "10s")
-WATTS = 300.0
 FIGURES = (
     "energy_j",
     "power_mean_w",
@@ -39,26 +35,6 @@ FIGURES = (
 )
 
 
-def command(out: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "profiler", "sweep", *ENGINE, *arguments, "--out", str(out)]
-
-
-def clean(environment: dict[str, str]) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIPROF_", "CUDA_"))}
-    return kept | environment
-
-
-def sweep(out: Path, *arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(out, *arguments),
-        env=clean(environment),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 def records_of(case: CaseRecord, phase: str, covers: str = "device") -> Any:
     (found,) = [item for item in case.energies if (item.phase, item.covers) == (phase, covers)]
     return found
@@ -66,14 +42,7 @@ def records_of(case: CaseRecord, phase: str, covers: str = "device") -> Any:
 
 @pytest.fixture(scope="module")
 def gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A library of one GPU that is always at 300 W, too hot, and shared with somebody."""
-    folder = tmp_path_factory.mktemp("nvml")
-    if compile_fake("fake_nvml.c", folder / "libnvidia-ml.so.1") is None:
-        pytest.skip("the fake library needs a C compiler (cc or gcc)")
-    config = {"t0": repr(time.monotonic()), "gpus": 1, "0.uuid": UUID, "0.profile": f"0:{WATTS}"}
-    config |= {"0.update_ms": 20, "0.throttle": 0x20, "0.processes": 1, "0.pcie_lanes": 8}
-    write_config(folder / "fake.conf", config)
-    return {"LD_LIBRARY_PATH": str(folder), "FAKE_NVML_CONFIG": str(folder / "fake.conf")}
+    return gpu_environment(tmp_path_factory.mktemp("nvml"))
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from truth_server import TruthServer
+from verify_runs import assert_every_byte_counts, copied
 
 from profiler.analysis.request_times import read_requests
 from profiler.analysis.verify import verify_run
@@ -54,6 +56,10 @@ def test_every_figure_of_a_load_is_made_again(run: Run) -> None:
     found = verify_run(run.path)
     assert (found.state, found.findings) == ("verified", ())
     assert found.figures >= len(run.cases[0].measurements) > 40
+
+
+def test_any_changed_byte_of_a_load_is_noticed(run: Run, tmp_path: Path) -> None:
+    assert_every_byte_counts(copied(run.path, tmp_path / "run"), examples=15)
 
 
 def test_a_figure_that_does_not_follow_is_named(run: Run) -> None:

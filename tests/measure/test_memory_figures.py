@@ -20,7 +20,7 @@ from profiler.measure.memory import (
     readings,
     refuse_if_misplaced,
 )
-from profiler.measure.sensing import Polled
+from profiler.measure.polled_memory import Polled
 from profiler.results.schema import CaseSpec, Measurement
 
 GIB = 1 << 30
