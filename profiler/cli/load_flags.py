@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from profiler.load.slo import Slo
     from profiler.measure.fidelity_server import Claim
 
-POINT_S = 120.0
-"""Budget of a point of a search, unless --seconds says another."""
 # Flags that the request has under the same name.
 _SAME = (
     "model", "api", "requests", "warm_up", "seed", "vocab_size", "tokenizer", "name", "processes",
@@ -113,6 +111,8 @@ def request_of(urls: tuple[str, ...], flags: dict[str, Any], device: str | None 
 
 def _seconds(flags: dict[str, Any], search: Search | None, trace: Trace | None) -> float | None:
     """Return for how long each point is driven, or None where requests or a trace say it."""
+    from profiler.load.search import POINT_S
+
     seconds: float | None = flags["seconds"]
     if search is not None:
         seconds = seconds or POINT_S
@@ -191,7 +191,7 @@ def _shape(flags: dict[str, Any], trace: Trace | None) -> Shape:
 
 def _search(flags: dict[str, Any], slos: Sequence[Slo]) -> Search | None:
     """Return the search that is asked for, by name or by limits without a load; None without."""
-    from profiler.load.search import Search
+    from profiler.load.search import search_for
 
     driven = any(flags[name] is not None for name in ("concurrency", "rate", "trace"))
     limits = [slo for slo in slos if slo.percentile is not None]
@@ -203,18 +203,9 @@ def _search(flags: dict[str, Any], slos: Sequence[Slo]) -> Search | None:
         raise UsageError(
             "--search chooses the load itself; leave out --concurrency, --rate, --ramp-to and --trace"
         )
-    if not limits:
-        raise UsageError("--search needs limits of percentiles: --slo ttft_p99=0.5s, or --slo-preset")
-    over = flags["over"] or "concurrency"
-    low, high = flags["low"] or 1.0, flags["high"] or 1024.0
-    if low > high or (over == "concurrency" and low < 1):
-        raise UsageError(f"--from {low:g} --to {high:g}: write the lower end first, users from 1 on")
-    if over == "concurrency":
-        if flags["arrivals"] or flags["cv"] is not None:
-            raise UsageError("--arrivals and --cv go with --search rate")
-        return Search("concurrency", float(int(low)), float(int(high)))
-    process, cv = _arrivals(flags)
-    return Search("rate", low, high, process, cv)
+    if flags["over"] != "rate" and (flags["arrivals"] or flags["cv"] is not None):
+        raise UsageError("--arrivals and --cv go with --search rate")
+    return search_for(flags["over"], slos, flags["low"], flags["high"], _arrivals(flags))
 
 
 def _points(flags: dict[str, Any], trace: Trace | None) -> tuple[Point, ...]:
@@ -238,13 +229,12 @@ def _points(flags: dict[str, Any], trace: Trace | None) -> tuple[Point, ...]:
 
 def _arrivals(flags: dict[str, Any]) -> tuple[str, float]:
     """Return kind and coefficient of variation of the arrivals of an open loop."""
+    from profiler.load.plan import arrivals_of
     from profiler.workload.scenario import find_scenario
 
     process, cv = flags["arrivals"] or "poisson", flags["cv"]
     if flags["arrivals"] is None and cv is None and flags["scenario"] is not None:
-        served = find_scenario(flags["scenario"]).served
-        if served is not None:
-            process, cv = served.arrivals.process, served.arrivals.cv
+        process, cv = arrivals_of(find_scenario(flags["scenario"]))
     if flags["arrivals"] is None and flags["cv"] is not None:
         process = "gamma"
     if cv is None:

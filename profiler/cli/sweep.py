@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from profiler.cli.durations import Duration
+from profiler.cli.sweep_loads import fold_load_flags, show_loads, with_load_flags
 from profiler.errors import AiprofError, UsageError
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def _challenge(_: click.Context, __: click.Parameter, text: str | None) -> str |
     metavar="KEY=VALUE",
     help="For the engine.",
 )
+@with_load_flags
 @click.option(
     "--no-fidelity",
     is_flag=True,
@@ -121,6 +123,7 @@ def command(
     Without flags this takes about three minutes. The tables go to stdout, progress to stderr.
     """
     signal.signal(signal.SIGTERM, _as_interrupt)
+    fold_load_flags(flags)
     given = {
         name: value for name, value in flags.items() if value not in (None, (), {}) and value is not False
     }
@@ -141,7 +144,7 @@ def command(
             served = ServedSweep(request, progress.show, allow_download=allow_download)
             if dry_run:
                 progress.stop()
-                return _show_loads(served.expected(), as_json=as_json)
+                return show_loads(served.requests(), as_json=as_json)
             return _finish(lambda: served.run(path), path, progress.stop, as_json=as_json)
         sweep = Sweep(request, progress.show, allow_download=allow_download)
         if dry_run:
@@ -253,22 +256,6 @@ def _show(run: Run, *, as_json: bool) -> int:
     measured = sum(case.status == "ok" for case in run.cases)
     if measured < len(run.cases):
         return 1 if measured else 4
-    return 0
-
-
-def _show_loads(loads: Sequence[tuple[str, int, float]], *, as_json: bool) -> int:
-    """Say which loads a sweep on a server makes and for how long; nothing is sent."""
-    if as_json:
-        import json
-
-        cases = [
-            {"scenario": name, "concurrency": users, "seconds": seconds} for name, users, seconds in loads
-        ]
-        click.echo(json.dumps({"cases": cases, "seconds": sum(seconds for *_, seconds in loads)}, indent=1))
-        return 0
-    for name, users, seconds in loads:
-        click.echo(f"{name}: {users} users, {seconds:.0f} s")
-    click.echo(f"{len(loads)} loads, {sum(seconds for *_, seconds in loads) / 60:.1f} min of sending")
     return 0
 
 

@@ -14,8 +14,9 @@ from profiler.models.architecture import Architecture
 from profiler.models.formats import Formats
 
 COUNTS = ("requests", "warm_up")
-TEXTS = ("url", "api", "served_model", "slo", "simulated", "speculative")
-OPTIONS = (*TEXTS, *COUNTS)
+NUMBERS = ("from", "to")
+TEXTS = ("url", "api", "served_model", "slo", "search", "simulated", "speculative")
+OPTIONS = (*TEXTS, *COUNTS, *NUMBERS)
 
 
 class EndpointEngine:
@@ -47,7 +48,7 @@ class EndpointEngine:
             if key not in OPTIONS:
                 raise UsageError(f"--engine-option: {unknown('option of engine endpoint', key, OPTIONS)}")
         if not given.get("url"):
-            raise UsageError("engine endpoint needs --engine-option url=http://HOST:PORT")
+            raise UsageError("engine endpoint needs --url http://HOST:PORT")
         parsed: dict[str, Any] = dict(given)
         for key in COUNTS:
             text = given.get(key)
@@ -55,9 +56,24 @@ class EndpointEngine:
                 if not text.isdecimal():
                     raise UsageError(f"--engine-option {key}={text}: must be a whole number")
                 parsed[key] = int(text)
+        for key in NUMBERS:
+            if key in given:
+                parsed[key] = _number(key, given[key])
+        if given.get("search", "rate") not in ("concurrency", "rate"):
+            raise UsageError(f"--engine-option search={given['search']}: must be concurrency or rate")
         if given.get("api", "completions") not in ("completions", "chat"):
             raise UsageError(f"--engine-option api={given['api']}: must be completions or chat")
         if given.get("simulated", "no") not in ("yes", "no"):
             raise UsageError(f"--engine-option simulated={given['simulated']}: must be yes or no")
         parsed["simulated"] = given.get("simulated") == "yes"
         return parsed
+
+
+def _number(key: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1e6:
+        raise UsageError(f"--engine-option {key}={text}: must be a number above 0")
+    return number

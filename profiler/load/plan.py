@@ -206,6 +206,12 @@ def served_shape(scenario: Scenario, seed: int, *, fixed: bool = False) -> Shape
     return Shape(scenario.name, prompts, outputs, "distribution", nominal)
 
 
+def arrivals_of(scenario: Scenario) -> tuple[str, float]:
+    """Return kind and coefficient of variation of a scenario's arrivals; Poisson where it names none."""
+    served = scenario.served
+    return ("poisson", 1.0) if served is None else (served.arrivals.process, served.arrivals.cv)
+
+
 def trace_shape(trace: Trace) -> Shape:
     """Return the lengths of a trace."""
     nominal = int(np.median(trace.prompt_tokens)), int(np.median(trace.output_tokens))

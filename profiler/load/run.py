@@ -13,11 +13,11 @@ from typing import Any, Protocol
 from profiler import __version__
 from profiler.errors import UsageError
 from profiler.load.ceiling import measure_client
+from profiler.load.course import Course
 from profiler.load.drive import Driven, Driver
 from profiler.load.fleet import Progress
 from profiler.load.negotiate import negotiate
 from profiler.load.request import LoadRequest, Point
-from profiler.load.search import Search, Verdict, overall
 from profiler.measure.fidelity import fidelity_flags
 from profiler.measure.fidelity_server import fidelity_of
 from profiler.results.read import Run, read_run
@@ -31,7 +31,6 @@ from profiler.results.schema import (
     PlannedCase,
     PlanSettings,
     RunRecord,
-    SearchSettings,
 )
 from profiler.results.store import RunWriter
 from profiler.workload.identity import case_id, workload_id
@@ -123,20 +122,22 @@ class Load:
         )  # fmt: skip
         self._tell(Stage("client"))
         driver = Driver(request, agreement, measure_client(request.shape.nominal[0], request.loop))
-        known: dict[float, Verdict] = {}
-        planned = list(request.points) or [_first(request)]
+        course = Course(request.points, request.search)
+        planned = course.planned
+        if not planned:
+            raise UsageError("a load needs at least one point")
         specs = [self._spec(driver, point) for point in planned]
         if len({spec.case_id for spec in specs}) < len(specs):
             raise UsageError("two points of the load are the same")
-        for point in planned:
-            driver.refuse_if_beyond(point)
+        for first in planned:
+            driver.refuse_if_beyond(first)
         self._tell(Stage("checking"))
         fidelity = fidelity_of(driver.job_to_ask(), request.claim)
-        with RunWriter.create(path, self._record(driver, specs, planned)) as writer:
+        with RunWriter.create(path, self._record(driver, specs, course)) as writer:
             number = 0
-            while (following := _next(request, number, known)) is not None:
+            while (point := course.next()) is not None:
                 number += 1
-                self._measure(writer, driver, number, following, known, fidelity)
+                self._measure(writer, driver, number, point, course, fidelity)
             writer.close()
         return read_run(path)
 
@@ -146,21 +147,20 @@ class Load:
         driver: Driver,
         number: int,
         point: Point,
-        known: dict[float, Verdict],
+        course: Course,
         fidelity: Fidelity,
     ) -> None:
         """Measure one case into the run, and take note of how a search judges it."""
-        search = self.request.search
         spec = self._spec(driver, point)
         of = len(self.request.points) or None
         self._tell(Stage("case", spec, number, of))
         try:
             driver.refuse_if_beyond(point)
         except UsageError:
-            if search is None:
+            if course.search is None:
                 raise
             # The search has come to what the client can drive; what was found below it stands.
-            known[_level(search, point)] = "undecided"
+            course.note(point)
             return
         beside = self._beside
         if beside is not None:
@@ -180,10 +180,7 @@ class Load:
         case = writer.append(fields)
         if driven.interrupted:
             raise KeyboardInterrupt
-        if search is not None:
-            judged = () if case.served is None else case.served.judgements
-            failed = case.status == "failed"
-            known[_level(search, point)] = "fails" if failed else overall(judged)
+        course.note_case(point, case)
 
     def _spec(self, driver: Driver, point: Point) -> CaseSpec:
         request, shape = self.request, self.request.shape
@@ -221,12 +218,12 @@ class Load:
             load=load,
         )
 
-    def _record(self, driver: Driver, specs: Sequence[CaseSpec], points: Sequence[Point]) -> RunRecord:
+    def _record(self, driver: Driver, specs: Sequence[CaseSpec], course: Course) -> RunRecord:
         request = self.request
         endpoint = request.endpoints[0]
         details = driver.agreement.details
         beside = self._beside
-        seconds = [driver.expected_seconds(point) for point in points]
+        seconds = [driver.expected_seconds(point) for point in course.planned]
         return RunRecord(
             run_id=secrets.token_hex(16),
             created_utc=datetime.now(UTC).isoformat(),
@@ -263,7 +260,7 @@ class Load:
                 starts=1,
                 target_relative_half_width=None,
                 repeat_on_interference=False,
-                search=_search_settings(request),
+                search=course.settings(request.slos),
             ),
             cases=tuple(
                 PlannedCase(spec=spec, predicted=None, seconds=expected)
@@ -273,37 +270,3 @@ class Load:
             simulated=beside is not None and beside.simulated,
             **({} if beside is None else beside.record()),
         )
-
-
-def _first(request: LoadRequest) -> Point:
-    first = _next(request, 0, {})
-    if first is None:
-        raise UsageError("a load needs at least one point")
-    return first
-
-
-def _next(request: LoadRequest, done: int, known: dict[float, Verdict]) -> Point | None:
-    """Return the point to measure after ``done`` of them, or None at the end."""
-    search = request.search
-    if search is None:
-        return request.points[done] if done < len(request.points) else None
-    level = search.next(known)
-    if level is None:
-        return None
-    if search.over == "concurrency":
-        return Point(concurrency=int(level))
-    return Point(process=search.process, rate_per_s=level, cv=search.cv)
-
-
-def _level(search: Search, point: Point) -> float:
-    level = point.concurrency if search.over == "concurrency" else point.rate_per_s
-    assert level is not None
-    return float(level)
-
-
-def _search_settings(request: LoadRequest) -> SearchSettings | None:
-    search = request.search
-    if search is None:
-        return None
-    slos = tuple(str(slo) for slo in request.slos)
-    return SearchSettings(over=search.over, low=search.low, high=search.high, slos=slos)

@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from profiler.errors import UsageError
 from profiler.load import latency
 from profiler.load.slo import Slo
 from profiler.load.table import Requests
@@ -29,6 +30,8 @@ Over = Literal["concurrency", "rate"]
 
 MARGIN = 0.05
 """How near to its limit a percentile is undecided, and how near to each other the ends of a search may be."""
+POINT_S = 120.0
+"""Budget of a point, unless the user gives another."""
 SPARE = 3
 """Requests of a point: enough for so many to exceed the percentile, so that one slow one decides nothing."""
 
@@ -94,6 +97,31 @@ class Search:
             self.low * math.exp(math.log(self.high / self.low) * step / steps) for step in range(steps + 1)
         ]
         return [0.0, *ends]
+
+
+def search_for(
+    over: Over | None, slos: Sequence[Slo], low: float | None, high: float | None, arrivals: tuple[str, float]
+) -> Search:
+    """Return the search that is asked for.
+
+    Args:
+        over: what to raise; None means users.
+        slos: the limits.
+        low: where it begins; None means 1.
+        high: where it ends; None means 1024.
+        arrivals: kind and coefficient of variation, for a search over rates.
+
+    Raises:
+        UsageError: it cannot be.
+    """
+    if not any(slo.percentile is not None for slo in slos):
+        raise UsageError("--search needs limits of percentiles: --slo ttft_p99=0.5s, or --slo-preset")
+    over, low, high = over or "concurrency", low or 1.0, high or 1024.0
+    if low > high or (over == "concurrency" and low < 1):
+        raise UsageError(f"--from {low:g} --to {high:g}: write the lower end first, users from 1 on")
+    if over == "concurrency":
+        return Search(over, float(int(low)), float(int(high)))
+    return Search(over, low, high, *arrivals)
 
 
 def bracket(known: Mapping[float, Verdict]) -> tuple[float | None, float | None]:

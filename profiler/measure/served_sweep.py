@@ -7,24 +7,19 @@ fp32 reference where ``--model`` is a folder with the weights that it serves.
 
 from __future__ import annotations
 
-import platform
-import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-from profiler import __version__
 from profiler.backends.base import Device
 from profiler.engines.endpoint import EndpointEngine
 from profiler.errors import ResumeRefusedError, UsageError
 from profiler.load.ceiling import measure_client
+from profiler.load.course import Course
 from profiler.load.drive import Driver
 from profiler.load.endpoint import parse_endpoint
 from profiler.load.negotiate import Agreement, negotiate
-from profiler.load.plan import served_shape
 from profiler.load.request import LoadRequest, Point
-from profiler.load.slo import parse_slos
 from profiler.measure.events import (
     CaseFinished,
     CaseStarted,
@@ -34,23 +29,22 @@ from profiler.measure.events import (
     Preparing,
     SweepStarted,
 )
-from profiler.measure.fidelity import fidelity_flags, left_out
-from profiler.measure.fidelity_server import Claim, fidelity_of
+from profiler.measure.fidelity import fidelity_flags
+from profiler.measure.fidelity_server import fidelity_of
 from profiler.measure.prepare import Selection, select
 from profiler.measure.request import SweepRequest
 from profiler.measure.sensing import Sensing
+from profiler.measure.served_requests import load_requests
+from profiler.measure.served_run import served_run
 from profiler.measure.served_watch import ServedWatch
 from profiler.models.catalogue import ResolvedModel
 from profiler.models.formats import Formats
 from profiler.results.read import Run, read_run
 from profiler.results.schema import (
-    Box,
+    CaseRecord,
     CaseSpec,
-    DeviceRecord,
-    EngineRecord,
     Fidelity,
     FormatsRecord,
-    ModelRecord,
     PlannedCase,
     PlanSettings,
     RunRecord,
@@ -59,14 +53,14 @@ from profiler.results.store import RunWriter
 from profiler.workload.identity import case_id, workload_id
 from profiler.workload.scenario import Scenario
 
-DEFAULT_USERS = (1, 8)
-
 
 @dataclass(frozen=True)
-class _Case:
-    spec: CaseSpec
+class _Lane:
+    """A scenario, what drives the server through it, and the points that are still to come."""
+
+    scenario: Scenario
     driver: Driver
-    point: Point
+    course: Course
 
 
 class ServedSweep:
@@ -103,25 +97,24 @@ class ServedSweep:
         key = self.endpoints[0].key
         return Device(key, "endpoint", 0, f"server {key.removeprefix('endpoint-')[:6]}", None)
 
-    @property
-    def seconds_per_case(self) -> float:
-        """Wall time in which requests are sent, per case."""
-        selection, cases = self.selection, len(self._loads())
-        if selection.request.budget_s is not None:
-            return selection.request.budget_s / cases
-        return selection.preset.seconds_per_case
+    def requests(self) -> list[LoadRequest]:
+        """Return the load of each scenario; nothing is sent.
 
-    def _loads(self) -> list[tuple[Scenario, int]]:
-        selection = self.selection
-        return [
-            (scenario, users)
-            for scenario in selection.scenarios
-            for users in selection.request.batches or DEFAULT_USERS
-        ]
+        Raises:
+            UsageError: what is asked for does not go together.
+        """
+        return load_requests(self.selection, self.options, self.endpoints)
 
-    def expected(self) -> list[tuple[str, int, float]]:
-        """Return scenario, users and seconds of each case; nothing is sent."""
-        return [(scenario.name, users, self.seconds_per_case) for scenario, users in self._loads()]
+    def _lanes(self) -> tuple[list[_Lane], Agreement]:
+        self.emit(Preparing("asking the server what it understands, and measuring the client"))
+        requests = self.requests()
+        agreement = negotiate(self.endpoints, requests[0].api, requests[0].model)
+        lanes = []
+        for scenario, request in zip(self.selection.scenarios, requests, strict=True):
+            load = replace(request, model=agreement.model)
+            driver = Driver(load, agreement, measure_client(load.shape.nominal[0]))
+            lanes.append(_Lane(scenario, driver, Course(load.points, load.search)))
+        return lanes, agreement
 
     def run(self, path: Path) -> Run:
         """Measure everything and return the run as it stands on disk.
@@ -131,9 +124,9 @@ class ServedSweep:
             NothingMeasuredError: the server does not answer as it should.
         """
         with Sensing((self._device,) if self.local else ()) as sensing:
-            cases, agreement = self._cases()
-            with RunWriter.create(path, self._record(cases, agreement, sensing)) as writer:
-                self._measure(writer, cases, sensing)
+            lanes, agreement = self._lanes()
+            with RunWriter.create(path, self._record(lanes, agreement, sensing)) as writer:
+                self._measure(writer, lanes, sensing, {})
         return read_run(path)
 
     def resume(self, path: Path, run: Run) -> Run:
@@ -143,44 +136,19 @@ class ServedSweep:
             ResumeRefusedError: the server, or what is asked of it, is another one.
         """
         with Sensing((self._device,) if self.local else ()) as sensing:
-            cases, _ = self._cases()
+            lanes, _ = self._lanes()
             planned = {case.spec.case_id for case in run.record.cases}
-            if planned != {case.spec.case_id for case in cases}:
+            if planned != {spec.case_id for spec in self._planned(lanes)}:
                 raise ResumeRefusedError(
                     f"{path}: the server or what is asked of it has changed since; start a new run instead"
                 )
-            done = {case.spec.case_id for case in run.cases}
             writer, _ = RunWriter.resume(path)
             with writer:
-                self._measure(writer, [case for case in cases if case.spec.case_id not in done], sensing)
+                self._measure(writer, lanes, sensing, {case.spec.case_id: case for case in run.cases})
         return read_run(path)
 
-    def _cases(self) -> tuple[list[_Case], Agreement]:
-        options, request = self.options, self.selection.request
-        self.emit(Preparing("asking the server what it understands, and measuring the client"))
-        api = options.get("api", "completions")
-        agreement = negotiate(self.endpoints, api, options.get("served_model"))
-        cases: list[_Case] = []
-        for scenario in self.selection.scenarios:
-            shape = served_shape(scenario, request.seed)
-            load = LoadRequest(
-                endpoints=self.endpoints,
-                model=agreement.model,
-                api=api,
-                shape=shape,
-                points=(),
-                requests=options.get("requests"),
-                seconds=self.seconds_per_case,
-                warm_up=options.get("warm_up"),
-                slos=parse_slos([text for text in options.get("slo", "").split(",") if text]),
-                seed=request.seed,
-                speculative=options.get("speculative"),
-                vocab_size=self._model.architecture.vocab_size,
-            )
-            driver = Driver(load, agreement, measure_client(shape.nominal[0]))
-            points = [Point(concurrency=users) for other, users in self._loads() if other is scenario]
-            cases += [_Case(self._spec(driver, scenario, point), driver, point) for point in points]
-        return cases, agreement
+    def _planned(self, lanes: Sequence[_Lane]) -> list[CaseSpec]:
+        return [self._spec(lane, point) for lane in lanes for point in lane.course.planned]
 
     @property
     def _model(self) -> ResolvedModel:
@@ -190,7 +158,8 @@ class ServedSweep:
     def _formats(self) -> Formats:
         return next(iter(self.selection.formats.values()))
 
-    def _spec(self, driver: Driver, scenario: Scenario, point: Point) -> CaseSpec:
+    def _spec(self, lane: _Lane, point: Point) -> CaseSpec:
+        driver, scenario = lane.driver, lane.scenario
         load, seed = driver.load_spec(point), self.selection.request.seed
         prompt, output = driver.request.shape.nominal
         work = workload_id(
@@ -224,100 +193,81 @@ class ServedSweep:
             load=load,
         )
 
-    def _measure(self, writer: RunWriter, cases: Sequence[_Case], sensing: Sensing) -> None:
-        seconds = self.seconds_per_case
-        self.emit(SweepStarted(str(writer.path), writer.record, len(cases), seconds * len(cases)))
-        fidelity = self._fidelity(cases[0]) if cases else left_out("there was nothing left to measure")
-        for number, case in enumerate(cases, start=1):
-            self.emit(CaseStarted(number, len(cases), case.spec, seconds))
-            watch = ServedWatch(sensing, self._device)
-            case_key = case.spec.case_id
-            driven = case.driver.measure(
-                case.spec,
-                case.point,
-                lambda columns, key=case_key: writer.write_samples(key, columns),  # type: ignore[misc]
-                simulated=self.options["simulated"] or self._device.simulated or sensing.simulated,
-            )
-            fields = driven.fields | {"spec": case.spec, "predicted": None, "fidelity": fidelity}
-            if self.local:
-                fields |= watch.fields(driven)
-            fields["flags"] = (*fields.get("flags", ()), *fidelity_flags(fidelity))
-            columns = watch.columns()
-            if len(columns["sensor"]):
-                fields["sensor_samples"] = writer.write_samples(case_key, columns, suffix=".sensors")
-            self.emit(CaseFinished(writer.append(fields)))
-            if driven.interrupted:
-                raise KeyboardInterrupt
+    def _measure(
+        self, writer: RunWriter, lanes: Sequence[_Lane], sensing: Sensing, done: Mapping[str, CaseRecord]
+    ) -> None:
+        """Measure what every lane still wants; what is done already is only taken note of."""
+        left = sum(lane.course.most for lane in lanes) - len(done)
+        seconds = lanes[0].driver.request.seconds or 0.0
+        self.emit(SweepStarted(str(writer.path), writer.record, left, seconds * left))
+        fidelity: Fidelity | None = None
+        number = 0
+        for lane in lanes:
+            while (point := lane.course.next()) is not None:
+                spec = self._spec(lane, point)
+                if spec.case_id in done:
+                    lane.course.note_case(point, done[spec.case_id])
+                    continue
+                try:
+                    lane.driver.refuse_if_beyond(point)
+                except UsageError:  # the search has come to what the client can drive
+                    lane.course.note(point)
+                    continue
+                fidelity = fidelity or self._fidelity(lane, spec)
+                number += 1
+                self.emit(CaseStarted(number, left, spec, seconds))
+                case, interrupted = self._one(writer, lane, point, spec, sensing, fidelity)
+                lane.course.note_case(point, case)
+                self.emit(CaseFinished(case))
+                if interrupted:
+                    raise KeyboardInterrupt
         writer.close()
 
-    def _fidelity(self, case: _Case) -> Fidelity:
+    def _one(
+        self,
+        writer: RunWriter,
+        lane: _Lane,
+        point: Point,
+        spec: CaseSpec,
+        sensing: Sensing,
+        fidelity: Fidelity,
+    ) -> tuple[CaseRecord, bool]:
+        """Drive the server through one point; return the record it leaves, and whether it was interrupted."""
+        watch = ServedWatch(sensing, self._device)
+        driven = lane.driver.measure(
+            spec,
+            point,
+            lambda columns: writer.write_samples(spec.case_id, columns),
+            simulated=self.options["simulated"] or self._device.simulated or sensing.simulated,
+        )
+        fields = driven.fields | {"spec": spec, "predicted": None, "fidelity": fidelity}
+        if self.local:
+            fields |= watch.fields(driven)
+        fields["flags"] = (*fields.get("flags", ()), *fidelity_flags(fidelity))
+        columns = watch.columns()
+        if len(columns["sensor"]):
+            fields["sensor_samples"] = writer.write_samples(spec.case_id, columns, suffix=".sensors")
+        return writer.append(fields), driven.interrupted
+
+    def _fidelity(self, lane: _Lane, spec: CaseSpec) -> Fidelity:
         """Look at the server's answers, once for all cases."""
-        request, model = self.selection.request, self._model
-        known = model if model.folder is not None else None
-        claim = None if request.no_fidelity else Claim(known, self._formats, request.seed)
-        self.emit(FidelityStarted(case.spec))
-        found = fidelity_of(case.driver.job_to_ask(), claim)
-        self.emit(FidelityChecked(case.spec, found))
+        self.emit(FidelityStarted(spec))
+        found = fidelity_of(lane.driver.job_to_ask(), lane.driver.request.claim)
+        self.emit(FidelityChecked(spec, found))
         return found
 
-    def _record(self, cases: Sequence[_Case], agreement: Agreement, sensing: Sensing) -> RunRecord:
-        selection, device, model = self.selection, self._device, self._model
-        simulated = self.options["simulated"] or device.simulated or sensing.simulated
-        report = selection.reports.get(device.backend)
-        # Whose server it is stays out of the record; on resume it is given again.
-        options = {key: text for key, text in selection.request.engine_options.items() if key != "url"}
-        return RunRecord(
-            run_id=secrets.token_hex(16),
-            created_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-            aiprof_version=__version__,
-            command=replace(selection.request, engine_options=options).to_arguments(),
-            seed=selection.request.seed,
-            box=Box(
-                system=platform.system(),
-                kernel=platform.release(),
-                architecture=platform.machine(),
-                python=platform.python_version(),
-            ),
-            devices=(
-                DeviceRecord(
-                    key=device.key,
-                    backend=device.backend,
-                    name=device.name,
-                    memory_total_bytes=device.memory_total_bytes,
-                    simulated=device.simulated,
-                    verified="a server by URL: what stands behind it is not seen"
-                    if report is None
-                    else report.verified,
-                    details=dict(device.details),
-                    facts={} if report is None else dict(report.facts),
-                ),
-            ),
-            engines=(
-                EngineRecord(
-                    name=EndpointEngine.name, version="unknown", python="unknown",
-                    simulated=self.options["simulated"], details=agreement.details,
-                ),
-            ),
-            models=(
-                ModelRecord(
-                    name=model.name, weights=model.weights, source=f"stated by the user: {model.source}",
-                    architecture=asdict(model.architecture),
-                ),
-            ),
-            noise_floors=(),
-            ceilings=(),
-            settings=PlanSettings(
-                preset=selection.request.preset,
-                budget_s=self.seconds_per_case * len(cases),
-                starts=1,
-                target_relative_half_width=None,
-                repeat_on_interference=False,
-            ),
-            cases=tuple(
-                PlannedCase(spec=case.spec, predicted=None, seconds=self.seconds_per_case) for case in cases
-            ),
-            skipped=(),
-            simulated=simulated,
-            sensors=sensing.records(),
-            baselines=sensing.baselines(),
+    def _record(self, lanes: Sequence[_Lane], agreement: Agreement, sensing: Sensing) -> RunRecord:
+        most, seconds = sum(lane.course.most for lane in lanes), lanes[0].driver.request.seconds or 0.0
+        settings = PlanSettings(
+            preset=self.selection.request.preset,
+            budget_s=seconds * most,
+            starts=1,
+            target_relative_half_width=None,
+            repeat_on_interference=False,
+            search=lanes[0].course.settings(lanes[0].driver.request.slos),
+        )
+        cases = [PlannedCase(spec=spec, predicted=None, seconds=seconds) for spec in self._planned(lanes)]
+        return served_run(
+            self.selection, self._device, settings, cases, agreement.details, sensing,
+            simulated=self.options["simulated"],
         )  # fmt: skip

@@ -54,7 +54,7 @@ def test_a_sweep_on_a_server_is_a_run_like_any_other(
         (path / "cases.jsonl").write_bytes(lines[0])
         (path / CHECKSUMS_FILE).unlink()
         assert aiprof("sweep", "--resume", str(path), "--quiet") == 2
-        assert "url=http://HOST:PORT" in capsys.readouterr().err
+        assert "--url http://HOST:PORT" in capsys.readouterr().err
         assert aiprof("sweep", "--resume", str(path), "--quiet", "--engine-option", f"url={url}") == 0
     again = read_run(path)
     assert again.complete
@@ -86,6 +86,63 @@ def test_a_server_that_fails_leaves_failed_cases(tmp_path: Path) -> None:
     assert not (tmp_path / "y").exists()
 
 
+SEARCH = ("--scenario", "decode-128", "--slo", "ttft_p90=60s", "--slo", "tpot_p90=60s", "--quiet")
+
+
+def test_limits_alone_search_for_the_most_users_that_keep_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    fast = ("--engine-option", "simulated=yes", "--engine-option", "warm_up=0", "--no-fidelity")
+    with truth_server(ttft_ms=1, gap_ms=0.01, slots=3) as url:
+        how = (*WHAT, *SEARCH, *fast, "--engine-option", "requests=70", "--url", url, "--to", "8")
+        assert aiprof("sweep", *how, "--out", str(path)) == 0
+        shown = capsys.readouterr().out
+        run = read_run(path)
+        # From a fourth user on some are refused. All points are cases, and the curve on the way.
+        assert [case.spec.batch for case in run.cases] == [1, 2, 4, 3]
+        assert "3 users keep ttft_p90=60s, tpot_p90=60s; 4 fail" in shown
+        assert all(case.served and case.served.judgements for case in run.cases)
+        assert all("energy_per_output_token_j" in case.measurements for case in run.cases)
+        assert verify_run(path).findings == ()
+        # What is lost is measured again in the order of the search, and nothing else.
+        lines = (path / "cases.jsonl").read_bytes().splitlines(keepends=True)
+        (path / "cases.jsonl").write_bytes(b"".join(lines[:2]))
+        (path / CHECKSUMS_FILE).unlink()
+        assert aiprof("sweep", "--resume", str(path), "--quiet", "--url", url) == 0
+    again = read_run(path)
+    assert [case.spec.batch for case in again.cases] == [1, 2, 4, 3]
+    assert again.cases[:2] == run.cases[:2]
+    assert b"127.0.0.1" not in b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
+
+
+def test_a_dry_run_of_a_search_states_the_hours(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = (*WHAT, *SEARCH, "--url", "http://127.0.0.1:9", "--dry-run")
+    assert aiprof("sweep", *flags, "--json") == 0
+    (search,) = json.loads(capsys.readouterr().out)["searches"]
+    assert search["hours"] == pytest.approx(search["points"] * 120 / 3600)
+    assert aiprof("sweep", *flags, "--budget", "2h", "--search", "rate") == 0
+    assert "at most 2.00 h" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--concurrency", "2", "--search", "rate"), "leave out --concurrency"),
+        (("--from", "9", "--to", "3"), "lower end first"),
+        (("--scenario", "chat"), "one --scenario"),
+        (("--engine-option", "slo=e2e=1s"), "give one"),
+        (("--engine-option", "search=users"), "concurrency or rate"),
+        (("--engine-option", "to=many"), "a number above 0"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(
+    flags: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert aiprof("sweep", *WHAT, *SEARCH, "--url", "http://127.0.0.1:9", "--dry-run", *flags) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_dry_run_lists_the_loads(capsys: pytest.CaptureFixture[str]) -> None:
     flags = (*WHAT, *HOW, *options("http://127.0.0.1:9"), "--budget", "2m", "--dry-run", "--json")
     assert aiprof("sweep", *flags) == 0
@@ -98,7 +155,7 @@ def test_a_dry_run_lists_the_loads(capsys: pytest.CaptureFixture[str]) -> None:
     ("flags", "message"),
     [
         (("--model", "qwen2.5-0.5b"), "--model and --precision"),
-        (("--model", "qwen2.5-0.5b", "--precision", "bf16"), "url=http://HOST:PORT"),
+        (("--model", "qwen2.5-0.5b", "--precision", "bf16"), "--url http://HOST:PORT"),
         (("--engine", "torch", "--model", "qwen2.5-0.5b", "--precision", "bf16"), "no other engine"),
     ],
 )
