@@ -8,6 +8,7 @@ from fuzz_answers import endpoint_answers, power_meters, worker_answers, worker_
 from fuzz_evidence import hub_caches, references, scores, signatures
 from fuzz_files import costs, model_configs, policies, recordings, runs, safetensors, scenarios, traces
 from fuzz_machine import hardware_files, system_trees
+from fuzz_samples import load_requests, sensor_reads
 from fuzz_target import Target
 
 TARGETS: dict[str, Callable[[], Target]] = {
@@ -29,4 +30,6 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "signatures": signatures,
     "references": references,
     "scores": scores,
+    "sensor_reads": sensor_reads,
+    "load_requests": load_requests,
 }
