@@ -18,8 +18,9 @@ from profiler.measure.differences import (
     measurement_faults,
     without_flags,
 )
-from profiler.measure.recompute import NOT_RECOMPUTED, UNKNOWN, plan_faults
+from profiler.measure.recompute import NOT_RECOMPUTED, UNKNOWN, architecture_in, plan_faults
 from profiler.measure.recompute_energy import energy_faults, load_memory, reads_flags
+from profiler.measure.recompute_fidelity import fidelity_faults
 from profiler.measure.served_energy import served_figures
 from profiler.results.schema import CaseRecord, Measurement, RunRecord, ServedRecord
 
@@ -37,6 +38,7 @@ def recompute_load(
     """
     differences = guarded("spec", lambda: plan_faults(run, case))
     differences += guarded("energies", lambda: energy_faults(run, case, sensors))
+    differences += guarded("fidelity", lambda: fidelity_faults(case, architecture_in(run, case)))
     made: dict[str, Measurement] = {}
     served = case.served
     if served is not None and requests is not None:

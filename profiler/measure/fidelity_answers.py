@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from profiler.results.fidelity_record import FidelityFigures
+from profiler.results.fidelity_record import FidelityFigures, FidelityPositions, GreedyComparison
 
 Prompt = tuple[int, ...]
 # Probability below which a class counts as this: an engine that cannot say less than e**-23 is not wrong.
@@ -107,28 +107,41 @@ def compare(
         for position, (reference, given) in enumerate(zip(ours.logprobs, theirs.logprobs, strict=False)):
             divergences.append(divergence(reference, given))
             same.append(ours.tokens[position] == theirs.tokens[position])
-            if ours.log_sum_exp and theirs.log_sum_exp:
+            shared = reference.keys() & given.keys()
+            if shared and ours.log_sum_exp and theirs.log_sum_exp:
                 shift = theirs.log_sum_exp[position] - ours.log_sum_exp[position]
-                errors += [
-                    abs(given[token] - reference[token] + shift) for token in reference.keys() & given.keys()
-                ]
+                errors.append(max(abs(given[token] - reference[token] + shift) for token in shared))
     steps = [_followed(ours, theirs) for ours, theirs in zip(greedy, continued, strict=False)]
-    gaps = [gap for _, _, gap in steps if gap is not None]
+    at = FidelityPositions(
+        kl=tuple(divergences), same=tuple(same), logit_error=tuple(errors), greedy=tuple(steps)
+    )
+    return figures_at(at, max(len(scored), len(greedy)))
+
+
+def figures_at(at: FidelityPositions, prompts: int) -> FidelityFigures:
+    """Return the figures that follow from what was found at each position.
+
+    Args:
+        at: what was found.
+        prompts: prompts that were answered.
+    """
+    gaps = [step.gap for step in at.greedy if step.gap is not None]
     return FidelityFigures(
-        prompts=max(len(scored), len(greedy)),
-        positions=len(divergences),
-        mean_kl=fmean(divergences) if divergences else None,
-        max_kl=max(divergences, default=None),
-        top1_agreement=fmean(same) if same else None,
-        max_logit_error=max(errors, default=None),
-        greedy_tokens=sum(compared for compared, _, _ in steps),
-        greedy_agreed=sum(agreed for _, agreed, _ in steps),
+        prompts=prompts,
+        positions=len(at.kl),
+        mean_kl=fmean(at.kl) if at.kl else None,
+        max_kl=max(at.kl, default=None),
+        top1_agreement=fmean(at.same) if at.same else None,
+        max_logit_error=max(at.logit_error, default=None),
+        greedy_tokens=sum(step.compared for step in at.greedy),
+        greedy_agreed=sum(step.agreed for step in at.greedy),
         greedy_gap=max(gaps, default=None),
+        at=at,
     )
 
 
-def _followed(reference: Answer, found: Answer) -> tuple[int, int, float | None]:
-    """Return (tokens compared, tokens equal, lead of the reference's choice where they part).
+def _followed(reference: Answer, found: Answer) -> GreedyComparison:
+    """Compare two continuations up to where they part.
 
     After the first difference the two continue different texts, and nothing can be compared.
     """
@@ -136,9 +149,10 @@ def _followed(reference: Answer, found: Answer) -> tuple[int, int, float | None]
         if ours != theirs:
             known = reference.logprobs[position]
             # A token that the reference does not even name is at most as likely as the last it names.
-            return position + 1, position, known[ours] - known.get(theirs, min(known.values()))
+            gap = known[ours] - known.get(theirs, min(known.values()))
+            return GreedyComparison(compared=position + 1, agreed=position, gap=gap)
     both = min(len(reference.tokens), len(found.tokens))
-    return both, both, None
+    return GreedyComparison(compared=both, agreed=both)
 
 
 def answer_faults(

@@ -26,6 +26,7 @@ from profiler.measure.differences import (
 from profiler.measure.extrapolate import all_specs, extrapolated
 from profiler.measure.fidelity import fidelity_flags
 from profiler.measure.recompute_energy import energy_faults, reads_flags
+from profiler.measure.recompute_fidelity import fidelity_faults
 from profiler.measure.recorded import disturbed, recorded_starts
 from profiler.measure.start_watch import LASTING
 from profiler.measure.summary import flags
@@ -47,7 +48,6 @@ from profiler.workload.prompts import case_label, prompts_digest, trial_prompts
 
 NOT_RECOMPUTED: Final[dict[str, str]] = {}
 """Figures of a case that cannot be made again, with the reason."""
-FIDELITY_TAKEN: Final = "the verdict is taken as recorded; the answers that it rests on are not in the record"
 UNKNOWN: Final = "this version of aiprof knows no way to make it again"
 
 Stamps = Mapping[tuple[int, int], Sequence[int]]
@@ -85,8 +85,8 @@ def recompute_case(
     differences += guarded("measurements", figures)
     if sensors is not None:
         differences += guarded("flags", lambda: without_flags(case, reads_flags(run, case, sensors)))
-    left_out = {"fidelity": FIDELITY_TAKEN} if case.fidelity is not None else {}
-    left_out |= {name: NOT_RECOMPUTED.get(name, UNKNOWN) for name in case.measurements if name not in made}
+    differences += guarded("fidelity", lambda: fidelity_faults(case, architecture_in(run, case)))
+    left_out = {name: NOT_RECOMPUTED.get(name, UNKNOWN) for name in case.measurements if name not in made}
     energies = {"energies"} if any(energy.joules is not None for energy in case.energies) else set()
     names = (made.keys() & case.measurements.keys()) | energies
     return Recomputed(tuple(sorted(names)), tuple(differences), left_out)
@@ -101,13 +101,22 @@ def plan_faults(run: RunRecord, case: CaseRecord) -> Iterator[Difference]:
         yield Difference("spec", "is not what run.json planned under this case_id")
 
 
+def architecture_in(run: RunRecord, case: CaseRecord) -> Architecture | None:
+    """Return the architecture of what a case ran, or None where the run does not know its model.
+
+    Raises:
+        ValueError: what the run holds is none.
+    """
+    model = next((entry for entry in run.models if entry.name == case.spec.model), None)
+    return None if model is None or not model.architecture else architecture_of(model, case.spec)
+
+
 def _work_faults(run: RunRecord, case: CaseRecord) -> Iterator[Difference]:
     """Identity and amount of the work, from the architecture."""
     yield from plan_faults(run, case)
-    model = next((entry for entry in run.models if entry.name == case.spec.model), None)
-    if model is None:
+    architecture, spec = architecture_in(run, case), case.spec
+    if architecture is None:
         return
-    architecture, spec = architecture_of(model, case.spec), case.spec
     work = workload_id(
         architecture,
         prompt_tokens=spec.prompt_tokens,

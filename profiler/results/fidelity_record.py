@@ -29,6 +29,37 @@ class FidelityArtefact(Record):
     seed: Seed
 
 
+class GreedyComparison(Record):
+    """One greedy continuation beside the reference's, up to where the two part.
+
+    Attributes:
+        compared: tokens up to and including the first that differs.
+        agreed: those that agreed.
+        gap: lead, in nats, of the reference's choice over what the engine chose instead; None where
+            nothing differed.
+    """
+
+    compared: Count
+    agreed: Count
+    gap: Finite | None = None
+
+
+class FidelityPositions(Record):
+    """What was found at each single position: the figures follow from it.
+
+    Attributes:
+        kl: divergence at each compared distribution, in nats.
+        same: whether both have the same likeliest token there.
+        logit_error: largest difference of a logit there; empty where the engine gives none.
+        greedy: each greedy continuation.
+    """
+
+    kl: tuple[Finite, ...]
+    same: tuple[bool, ...]
+    logit_error: tuple[Finite, ...]
+    greedy: tuple[GreedyComparison, ...]
+
+
 class FidelityFigures(Record):
     """How far the engine's answers are from the reference's.
 
@@ -44,6 +75,7 @@ class FidelityFigures(Record):
         greedy_agreed: those that agreed.
         greedy_gap: largest lead, in nats, of the reference's choice over what the engine chose instead;
             None when nothing differed.
+        at: what was found at each position, from which all of this follows; None in made-up records.
     """
 
     prompts: Positive
@@ -55,6 +87,7 @@ class FidelityFigures(Record):
     greedy_tokens: Count
     greedy_agreed: Count
     greedy_gap: Finite | None = None
+    at: FidelityPositions | None = None
 
 
 class FidelityLimits(Record):
