@@ -46,6 +46,7 @@ class GroupedQueryAttention:
         self._norms = {part: parameters.tensor(self._width) for part in normed}
         self._keys = parameters.cache(self._kv_heads, self._width)
         self._values = parameters.cache(self._kv_heads, self._width)
+        self._native_scores: Any = None
 
     def tensors(self) -> Named:
         """Yield (name below the layer, view to fill); q, k and v are rows of the fused tensors."""
@@ -58,7 +59,7 @@ class GroupedQueryAttention:
         yield "self_attn.o_proj.weight", self._out.weight
 
     def fused(self, norm: Any, rotary: tuple[Any, Any]) -> Any:
-        """Return ``f(stream, position)`` that norms, attends and adds in one native call, or None.
+        """Return the :class:`native_kernels.Part` that norms, attends and adds, or None.
 
         Args:
             norm: ``[hidden]``, the weight of the norm before this.
@@ -67,19 +68,34 @@ class GroupedQueryAttention:
         kernels = self._qkv.native
         if kernels is None or self._out.native is None:
             return None
-        sizes = {
-            "hidden": len(norm),
+        products = {"qkv": self._qkv.weight, "bias": self._qkv.bias, "out": self._out.weight}
+        tensors = {"norm": norm, **products, **self._between(rotary)}
+        return kernels.attention(self._sizes(len(norm)), tensors)
+
+    def attend_natively(self, kernels: Any, rotary: tuple[Any, Any]) -> bool:
+        """Let ``kernels`` do what lies between the two products, for prompts; None takes it back.
+
+        Returns:
+            Whether they can.
+        """
+        self._native_scores = (
+            None if kernels is None else kernels.scores(self._sizes(0), self._between(rotary))
+        )
+        return self._native_scores is not None
+
+    def _sizes(self, hidden: int) -> dict[str, Any]:
+        return {
+            "hidden": hidden,
             "heads": self._heads,
             "kv_heads": self._kv_heads,
             "width": self._width,
             "max_tokens": self._keys.shape[2],
             "eps": self._eps,
         }
-        tensors = {
-            "norm": norm,
-            "qkv": self._qkv.weight,
-            "bias": self._qkv.bias,
-            "out": self._out.weight,
+
+    def _between(self, rotary: tuple[Any, Any]) -> dict[str, Any]:
+        """Return the tensors that attention uses between its products."""
+        return {
             "query_norm": self._norms.get("q"),
             "key_norm": self._norms.get("k"),
             "cosines": rotary[0],
@@ -87,12 +103,14 @@ class GroupedQueryAttention:
             "keys": self._keys,
             "values": self._values,
         }
-        return kernels.attention(sizes, tensors)
 
     def __call__(self, x: Any, rotary: tuple[Any, Any], place: Any) -> Any:
         """Write the new keys and values at ``place`` and return what ``[B, T, hidden]`` attends to."""
         batch, new_tokens, _ = x.shape
-        heads = self._qkv(x).view(batch, new_tokens, -1, self._width)
+        projected = self._qkv(x)
+        if new_tokens > 1 and self._native_scores is not None:
+            return self._out(self._native_scores(projected))
+        heads = projected.view(batch, new_tokens, -1, self._width)
         queries_keys, values = heads.split([self._heads + self._kv_heads, self._kv_heads], 2)
         if self._norms:
             queries, keys = queries_keys.split([self._heads, self._kv_heads], 2)
@@ -166,6 +184,10 @@ class LatentAttention:
 
     def fused(self, norm: Any, rotary: tuple[Any, Any]) -> None:
         """There is no native call for the whole of it, only for its products."""
+
+    def attend_natively(self, kernels: Any, rotary: tuple[Any, Any]) -> bool:
+        """There is none for what lies between its products either."""
+        return False
 
     def __call__(self, x: Any, rotary: tuple[Any, Any], place: Any) -> Any:
         """Write the new compressed vectors at ``place``; return what ``[B, T, hidden]`` attends to."""

@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 from .attention import GroupedQueryAttention, LatentAttention
 from .elementwise import rms_norm
 from .experts import DenseMlp, MixtureOfExperts
-from .native import MAX_ROWS
+from .native_kernels import MAX_ROWS, Fused, Part
 from .parameters import Parameters
 from .places import DevicePlace, HostPlace
 from .protocol import EngineError
@@ -113,7 +113,7 @@ class Decoder:
         return self.forward(ids, position).argmax(-1, keepdim=True)
 
     def fuse(self) -> list[str]:
-        """Let native code do whole parts of a decode step, wherever all their products are native.
+        """Let native code do whole parts of a step, wherever all their products are native.
 
         Returns:
             The kinds of parts that are fused in any layer.
@@ -130,23 +130,46 @@ class Decoder:
         for layer in self._layers.values():
             layer.unfuse()
 
+    def fuse_prompts(self, kernels: Any, whole: bool = True) -> list[str]:
+        """Let native code do parts of a prompt, too.
+
+        Args:
+            kernels: what to call, or None for PyTorch's operators.
+            whole: whole parts where their products are native, not only what lies between the
+                products of attention.
+
+        Returns:
+            The kinds of parts that it does in any layer.
+        """
+        rotary = self._cos, self._sin
+        layers = self._layers.values()
+        return sorted({kind for layer in layers for kind in layer.fuse_prompts(rotary, kernels, whole)})
+
     def part_samples(self, batch: int) -> dict[str, Any]:
         """Return a faint stream of noise after the first and after the last layer, and the head's logits.
 
         To compare ways of computing them; a prompt overwrites what it leaves in the cache. The noise is
         faint, so that what a layer adds to it does not drown in the rounding of the stream.
         """
-        generator = torch.Generator().manual_seed(2)
-        stream = torch.randn(batch, 1, self._embedding.shape[1], generator=generator) / 128
-        stream = stream.to(self._embedding.dtype).to(self._embedding.device)
+        stream = self._noise(batch, 1)
         samples = {"the head": self._logits(stream[:, -1])}
         for number in {min(self._layers), max(self._layers)}:
             for position in range(min(3, len(self._cos))):
-                place = HostPlace(position, 1)
-                rotary = place.rows(self._cos), place.rows(self._sin)
-                after = self._layers[number](stream.clone(), rotary, place)
+                after = self._through(number, stream, HostPlace(position, 1))
             samples[f"layer {number}"] = after
         return samples
+
+    def prompt_sample(self, batch: int, tokens: int) -> Any:
+        """Return noise ``[batch, tokens, hidden]`` as a prompt after the first layer; see above."""
+        return self._through(min(self._layers), self._noise(batch, tokens), HostPlace(0, tokens))
+
+    def _noise(self, batch: int, tokens: int) -> Any:
+        generator = torch.Generator().manual_seed(2)
+        stream = torch.randn(batch, tokens, self._embedding.shape[1], generator=generator) / 128
+        return stream.to(self._embedding.dtype).to(self._embedding.device)
+
+    def _through(self, number: int, stream: Any, place: HostPlace) -> Any:
+        return self._layers[number](stream.clone(), (place.rows(self._cos), place.rows(self._sin)), place)
 
     def _logits(self, last: Any) -> Any:
         """Return ``[B, vocab]`` for the residual stream ``[B, hidden]``."""
@@ -178,8 +201,9 @@ class Layer:
             self._mlp = DenseMlp(hidden, architecture["intermediate_size"], parameters)
         else:
             self._mlp = MixtureOfExperts(architecture, parameters)
-        self._fused_attention: Any = None
-        self._fused_mlp: Any = None
+        self._parts: dict[str, Part] = {}
+        self._fused_steps: dict[str, Fused] = {}
+        self._fused_prompts: dict[str, Fused] = {}
 
     @property
     def kinds(self) -> tuple[str, str | None]:
@@ -196,26 +220,36 @@ class Layer:
 
     def __call__(self, x: Any, rotary: tuple[Any, Any], place: Any) -> Any:
         """Return the residual stream ``[B, T, hidden]`` after this layer; ``x`` may be overwritten."""
-        few = x.shape[1] == 1 and len(x) <= MAX_ROWS
-        if few and self._fused_attention is not None:
-            self._fused_attention(x, place.position)
+        fused = self._fused_prompts if x.shape[1] > 1 else self._fused_steps if len(x) <= MAX_ROWS else {}
+        if "attention" in fused:
+            fused["attention"](x, place.position)
         else:
             x = x + self._attention(rms_norm(x, self._input_norm, self._eps), rotary, place)
-        if few and self._fused_mlp is not None:
-            self._fused_mlp(x)
+        if "MLP" in fused:
+            fused["MLP"](x, place.position)
             return x
         return x + self._mlp(rms_norm(x, self._mlp_norm, self._eps))
 
     def fuse(self, rotary: tuple[Any, Any]) -> list[str]:
-        """Use one native call for each part whose products are all native; return these parts."""
-        self._fused_attention = self._attention.fused(self._input_norm, rotary)
-        self._fused_mlp = self._mlp.fused(self._mlp_norm, self._eps)
-        parts = {"attention": self._fused_attention, "MLP": self._fused_mlp}
-        return [name for name, part in parts.items() if part is not None]
+        """Use one native call for each part of a step whose products are all native; return these parts."""
+        parts = {
+            "attention": self._attention.fused(self._input_norm, rotary),
+            "MLP": self._mlp.fused(self._mlp_norm, self._eps),
+        }
+        self._parts = {name: part for name, part in parts.items() if part is not None}
+        self._fused_steps = {name: part.step for name, part in self._parts.items()}
+        return list(self._parts)
+
+    def fuse_prompts(self, rotary: tuple[Any, Any], kernels: Any, whole: bool) -> list[str]:
+        """Use the native calls for prompts, or (``kernels`` None) no longer; return their names."""
+        calls = {name: part.prompt for name, part in self._parts.items()} if kernels and whole else {}
+        self._fused_prompts = {name: call for name, call in calls.items() if call is not None}
+        scores = self._attention.attend_natively(kernels, rotary) and "attention" not in self._fused_prompts
+        return [*self._fused_prompts, *(["attention scores"] if scores else [])]
 
     def unfuse(self) -> None:
-        """Compute both parts by operators again."""
-        self._fused_attention = self._fused_mlp = None
+        """Compute all parts by operators again."""
+        self._parts, self._fused_steps, self._fused_prompts = {}, {}, {}
 
 
 def require_supported(architecture: dict[str, Any]) -> None:

@@ -237,6 +237,8 @@ static void fill(V* to, long n, uint32_t key_0, uint32_t key_1, const V* table, 
     }
 }
 
+#include "native_prompts.h"
+
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #define FOR_BOTH(name, T)                                                                                          \
     EXPORT void linear_##name(const void* w, const void* bias, long rows, long columns, const void* x, void* y,    \
@@ -259,6 +261,22 @@ EXPORT void fill_2(uint16_t* to, long n, uint32_t key_0, uint32_t key_1, const u
 EXPORT void fill_4(uint32_t* to, long n, uint32_t key_0, uint32_t key_1, const uint32_t* table, int threads) {
     fill(to, n, key_0, key_1, table, threads);
 }
+#ifdef HAVE_MANY
+EXPORT void many_linear_bf16(const void* w, const void* bias, long rows, long columns, const void* x, void* y,
+                             long count, int threads) {
+    many_linear((const uint16_t*)w, (const uint16_t*)bias, rows, columns, (const uint16_t*)x, (uint16_t*)y, count,
+                threads);
+}
+EXPORT void many_mlp_bf16(const Mlp* m, void* x, long count, int threads) {
+    many_mlp(*m, (uint16_t*)x, count, threads);
+}
+EXPORT void many_attention_bf16(const Attention* a, void* x, long batch, long tokens, int threads) {
+    many_attention(*a, (uint16_t*)x, batch, tokens, threads);
+}
+EXPORT void many_scores_bf16(const Attention* a, const void* qkv, void* attended, long batch, long tokens, int threads) {
+    many_scores(*a, (const uint16_t*)qkv, (uint16_t*)attended, batch, tokens, threads);
+}
+#endif
 EXPORT const char* instructions() {
 #if defined(HAVE_DOT_BF16)
     return "AVX-512 with BF16 dot products";

@@ -21,16 +21,14 @@ from typing import Any
 
 import torch
 
+from .native_kernels import LONG, POINTER, SUFFIXES, Kernels
+
 SOURCE = os.path.join(os.path.dirname(os.path.realpath(__file__)), "native.cpp")
 COMPILERS = ("g++", "c++", "clang++")
 FLAGS = ("-std=gnu++2a", "-O3", "-fopenmp", "-shared", "-fPIC", "-fvisibility=hidden")
 # -march=native is not known to every compiler on every architecture; -mcpu=native is its name on some.
 TARGETS = ("-march=native", "-mcpu=native")
 COMPILE_TIMEOUT_S = 120
-MAX_ROWS = 8
-"""Input vectors that one call takes; more of them are the business of PyTorch's products."""
-
-_SUFFIXES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 _FILL_BYTES = (2, 4)
 
 
@@ -59,7 +57,7 @@ class Library:
 
     def kernels(self, dtype: Any) -> Kernels | None:
         """Return the kernels for ``dtype``, or None where there are none."""
-        suffix = _SUFFIXES.get(dtype)
+        suffix = SUFFIXES.get(dtype)
         return None if suffix is None else Kernels(self._library, suffix)
 
     def fill(self, destination: Any, first_key: int, second_key: int, table: Any) -> bool:
@@ -68,120 +66,12 @@ class Library:
         if width not in _FILL_BYTES:
             return False
         function = getattr(self._library, f"fill_{width}")
-        function.argtypes = [_POINTER, _LONG, ctypes.c_uint32, ctypes.c_uint32, _POINTER, ctypes.c_int]
+        function.argtypes = [POINTER, LONG, ctypes.c_uint32, ctypes.c_uint32, POINTER, ctypes.c_int]
         function.restype = None
         threads = torch.get_num_threads()
         count = destination.numel()
         function(destination.data_ptr(), count, first_key, second_key, table.data_ptr(), threads)
         return True
-
-
-_POINTER, _LONG = ctypes.c_void_p, ctypes.c_long
-
-
-class _AttentionParts(ctypes.Structure):
-    _pointers = ("norm", "qkv", "bias", "out", "query_norm", "key_norm", "cosines", "sines", "keys", "values")
-    _fields_ = [
-        *((name, _POINTER) for name in _pointers),
-        *((name, _LONG) for name in ("hidden", "heads", "kv_heads", "width", "max_tokens")),
-        ("eps", ctypes.c_float),
-    ]
-
-
-class _MlpParts(ctypes.Structure):
-    _fields_ = [
-        *((name, _POINTER) for name in ("norm", "gate_up", "down")),
-        *((name, _LONG) for name in ("hidden", "inner")),
-        ("eps", ctypes.c_float),
-    ]
-
-
-class _HeadParts(ctypes.Structure):
-    _fields_ = [
-        *((name, _POINTER) for name in ("norm", "weight")),
-        *((name, _LONG) for name in ("hidden", "vocabulary")),
-        ("eps", ctypes.c_float),
-    ]
-
-
-class Kernels:
-    """The kernels for one number format; every tensor they get is contiguous and of that format."""
-
-    def __init__(self, library: Any, suffix: str) -> None:
-        def function(name: str, *arguments: Any) -> Any:
-            found = getattr(library, f"{name}_{suffix}")
-            found.argtypes, found.restype = arguments, None
-            return found
-
-        pointer, long, number = _POINTER, _LONG, ctypes.c_int
-        self._linear = function("linear", pointer, pointer, long, long, pointer, pointer, long, number)
-        self._attention = function("attention", pointer, pointer, long, long, number)
-        self._mlp = function("mlp", pointer, pointer, long, number)
-        self._head = function("head", pointer, pointer, pointer, pointer, long, number)
-
-    def linear(self, x: Any, weight: Any, bias: Any) -> Any:
-        """Return ``x W^T + b``, ``[..., rows]`` for ``x`` of ``[..., columns]`` with at most 8 rows."""
-        rows, columns = weight.shape
-        x = x.contiguous()
-        y = x.new_empty((*x.shape[:-1], rows))
-        batch, threads = x.numel() // columns, torch.get_num_threads()
-        at = x.data_ptr(), y.data_ptr()
-        self._linear(weight.data_ptr(), _pointer(bias), rows, columns, *at, batch, threads)
-        return y
-
-    def attention(self, sizes: dict[str, Any], tensors: dict[str, Any]) -> Any:
-        """Return ``f(stream, position)``: the stream ``[B, 1, hidden]`` plus attention, in place.
-
-        Args:
-            sizes: ``hidden``, ``heads``, ``kv_heads``, ``width``, ``max_tokens`` and ``eps``.
-            tensors: ``norm``, ``qkv``, ``bias``, ``out``, ``query_norm``, ``key_norm``, ``cosines``,
-                ``sines``, ``keys`` and ``values``, as :class:`attention.GroupedQueryAttention` has them.
-        """
-        parts = _AttentionParts(**sizes, **{name: _pointer(tensor) for name, tensor in tensors.items()})
-        address, run = ctypes.addressof(parts), self._attention
-
-        def attend(stream: Any, position: int, _held: Any = (parts, tensors)) -> None:
-            run(address, stream.data_ptr(), len(stream), position, torch.get_num_threads())
-
-        return attend
-
-    def mlp(self, norm: Any, gate_up: Any, down: Any, eps: float) -> Any:
-        """Return ``f(stream)``: the stream ``[B, 1, hidden]`` plus its gated MLP, in place."""
-        hidden, inner = down.shape
-        pointers = map(_pointer, (norm, gate_up, down))
-        parts = _MlpParts(*pointers, hidden, inner, eps)
-        address, run = ctypes.addressof(parts), self._mlp
-
-        def apply(stream: Any, _held: Any = (parts, norm, gate_up, down)) -> None:
-            run(address, stream.data_ptr(), len(stream), torch.get_num_threads())
-
-        return apply
-
-    def head(self, norm: Any, weight: Any, eps: float) -> Any:
-        """Return ``f(last)``: logits ``[B, vocab]`` and the greedy tokens ``[B, 1]`` of ``[B, hidden]``.
-
-        The logits lie in one buffer that the next call overwrites.
-        """
-        vocabulary, hidden = weight.shape
-        parts = _HeadParts(_pointer(norm), _pointer(weight), hidden, vocabulary, eps)
-        address, run = ctypes.addressof(parts), self._head
-        buffer = weight.new_empty((MAX_ROWS, vocabulary))
-
-        def finish(last: Any, _held: Any = (parts, norm, weight)) -> tuple[Any, Any]:
-            last = last.contiguous()
-            best = torch.empty((len(last), 1), dtype=torch.int64)
-            at = last.data_ptr(), buffer.data_ptr(), best.data_ptr()
-            run(address, *at, len(last), torch.get_num_threads())
-            return buffer[: len(last)], best
-
-        return finish
-
-
-def _pointer(tensor: Any) -> int | None:
-    if tensor is None:
-        return None
-    assert tensor.is_contiguous()
-    return int(tensor.data_ptr())
 
 
 @functools.lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 import torch.nn.functional as F  # noqa: N812  the name everybody knows it by
 
-from .native import MAX_ROWS
+from .native_kernels import MAX_ROWS
 
 
 class Matrix(Protocol):
@@ -44,7 +44,8 @@ class Linear:
         weight: to be filled; None once packed.
         bias: ``[rows]``, to be filled, or None.
         last_only: whether it only ever sees the last token of a prompt.
-        native: the :class:`native.Kernels` that multiply few rows with the plain weight, or None.
+        native: the :class:`native_kernels.Kernels` that multiply few rows with the plain weight, or None.
+        native_many: whether they multiply any number of rows.
     """
 
     def __init__(self, weight: Any, bias: Any, last_only: bool = False) -> None:
@@ -52,6 +53,7 @@ class Linear:
         self.bias = bias
         self.last_only = last_only
         self.native: Any = None
+        self.native_many = False
         self._packed: Any = None
 
     def pack(self, batch: int) -> None:
@@ -72,7 +74,7 @@ class Linear:
 
     def __call__(self, x: Any) -> Any:
         """Return ``[..., rows]`` for ``x`` of ``[..., columns]``."""
-        if self.native is not None and x.numel() <= MAX_ROWS * x.shape[-1]:
+        if self.native is not None and (self.native_many or x.numel() <= MAX_ROWS * x.shape[-1]):
             return self.native.linear(x, self.weight, self.bias)
         if self._packed is None:
             return F.linear(x, self.weight, self.bias)
@@ -152,10 +154,11 @@ class Parameters:
         for matrix in self._matrices:
             matrix.pack(batch)
 
-    def lay_out(self, chosen: dict[Linear, str], kernels: Any, batch: int) -> None:
+    def lay_out(self, chosen: dict[Linear, str], many: set[Linear], kernels: Any, batch: int) -> None:
         """Give each product its kernel (``plain``, ``packed`` or ``native``), laid out for ``batch`` rows.
 
-        What is no :class:`Linear` is packed unless every product stays plain.
+        Native products in ``many`` take prompts, too. What is no :class:`Linear` is packed unless every
+        product stays plain.
         """
         packing = any(kernel != "plain" for kernel in chosen.values())
         for matrix in self._matrices:
@@ -165,7 +168,7 @@ class Parameters:
             elif chosen[matrix] == "packed":
                 matrix.pack(batch)
             elif chosen[matrix] == "native":
-                matrix.native = kernels
+                matrix.native, matrix.native_many = kernels, matrix in many
 
     @property
     def packing_bytes(self) -> int:

@@ -38,7 +38,7 @@ def decoder_like(model: Any, layout: str = "plain") -> Decoder:
         ours.copy_(theirs[name])
     kernels = native.load_library().kernels(torch.float32) if layout == "native" else None
     chosen = {matrix: layout for _, matrices in parameters.linears() for matrix in matrices}
-    parameters.lay_out(chosen, kernels, BATCH)
+    parameters.lay_out(chosen, set(), kernels, BATCH)
     if layout == "native":
         parts = decoder.fuse()
         assert ("attention" in parts) == (model.family != "deepseek_v3")

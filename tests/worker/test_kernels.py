@@ -12,8 +12,9 @@ import torch
 from architectures import DEEPSEEK_V3, LLAMA, QWEN2, QWEN3_MOE
 from compilers import has_compiler
 
-from profiler.worker import kernels, native
+from profiler.worker import kernels, native, native_kernels
 from profiler.worker.decoder import Decoder
+from profiler.worker.fusing import FUSED_BOUNDS
 from profiler.worker.kernels import Work
 from profiler.worker.native import NativeError
 from profiler.worker.parameters import Parameters
@@ -72,7 +73,7 @@ def test_what_the_trial_does_decides(steps: int, expected: str, monkeypatch: pyt
     """Packed matrices are faster for a prompt, native products for steps."""
 
     def times(calls: dict[str, Any], x: Any, budget_s: float) -> dict[str, float]:
-        many = {"plain": 10.0, "packed": 5.0}
+        many = {"plain": 10.0, "packed": 5.0, "native": 12.0}
         few = {"plain": 3.0, "packed": 2.0, "native": 1.0}
         return {name: (many if len(x) > 8 else few)[name] for name in calls}
 
@@ -103,8 +104,8 @@ def test_a_kernel_that_computes_something_else_is_not_used(
     factor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed(monkeypatch, {"plain": 3.0, "packed": 2.0, "native": 1.0})
-    right = native.Kernels.linear
-    monkeypatch.setattr(native.Kernels, "linear", lambda self, *given: right(self, *given) * factor)
+    right = native_kernels.Kernels.linear
+    monkeypatch.setattr(native_kernels.Kernels, "linear", lambda self, *given: right(self, *given) * factor)
     with torch.inference_mode():
         decoder, parameters = filled()
         details = choose(decoder, parameters)[0]
@@ -117,18 +118,18 @@ def test_a_kernel_that_computes_something_else_is_not_used(
 
 def test_a_part_that_computes_something_else_is_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     timed(monkeypatch, {"plain": 3.0, "packed": 2.0, "native": 1.0})
-    right = native.Kernels.mlp
+    right = native_kernels.Kernels.mlp
 
     def wrong(self: Any, norm: Any, gate_up: Any, down: Any, eps: float) -> Any:
         return right(self, norm, down.t().repeat(2, 1).contiguous(), down, eps)
 
-    monkeypatch.setattr(native.Kernels, "mlp", wrong)
+    monkeypatch.setattr(native_kernels.Kernels, "mlp", wrong)
     with torch.inference_mode():
         decoder, parameters = filled()
         details = choose(decoder, parameters)[0]
         assert details["fused_parts"].startswith("none: layer ")
         assert "of its largest value, more than 0.031" in details["fused_parts"]
-        assert all(layer._fused_mlp is None for layer in decoder._layers.values())
+        assert all(layer._fused_steps == {} for layer in decoder._layers.values())
 
 
 @pytest.mark.parametrize("arch", [LLAMA, QWEN2, QWEN3_MOE, DEEPSEEK_V3], ids=lambda arch: arch.family)
@@ -148,7 +149,7 @@ def test_measuring_changes_nothing_but_rounding(arch: Any, dtype: Any) -> None:
             if asked == "native":
                 assert chosen(details) == {"native"}
     scale = logits[0].abs().max()
-    bound = kernels.FUSED_BOUNDS[dtype] * (4 if dtype == torch.bfloat16 else 1)
+    bound = FUSED_BOUNDS[dtype] * (4 if dtype == torch.bfloat16 else 1)
     for other in logits[1:]:
         assert (other - logits[0]).abs().max() <= bound * scale
 
@@ -179,7 +180,7 @@ def test_without_a_compiler_the_record_says_so(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("dtype", "device", "batch", "reason"),
     [
-        (torch.bfloat16, "cpu", 9, "up to 8 sequences, not 9"),
+        (torch.float32, "cpu", 9, "up to 8 sequences on this CPU, not 9"),
         (torch.float16, "cpu", 1, "no native products in float16"),
         (torch.bfloat16, "cuda", 1, "for the CPU"),
     ],
