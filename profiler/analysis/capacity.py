@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from profiler.analysis.evidence import CaseEvidence
 from profiler.analysis.figures import Figure, figure_of
-from profiler.measure.plan import capacity_tokens
+from profiler.measure.predicted import capacity_tokens
 
 GroupKey = tuple[str, str, str, str, str, str]
 

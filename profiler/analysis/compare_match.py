@@ -24,7 +24,7 @@ UnmatchedKind = Literal[
     "ambiguous",
 ]  # fmt: skip
 
-FREE_FIELDS: Final = {"case_id", "device_key", "engine", "model"}
+FREE_FIELDS: Final = {"case_id", "device_key", "device_keys", "engine", "model"}
 KEY_FIELDS: Final = tuple(name for name in CaseSpec.model_fields if name not in FREE_FIELDS)
 # More devices and engines than this for one case: say so instead of comparing each with each.
 MAX_PAIRS_PER_CASE: Final = 64

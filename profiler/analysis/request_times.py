@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from profiler.errors import InputFileError
 from profiler.load import latency
-from profiler.load.table import Requests, from_samples
+from profiler.load.starts import parts_from_samples
+from profiler.load.table import Requests, merge
 from profiler.results.schema import SamplesRef
 from profiler.results.stamps import read_columns
 
@@ -36,8 +37,8 @@ class RequestTimes:
     failed: int
 
 
-def read_requests(path: Path, ref: SamplesRef) -> Requests:
-    """Return the request columns of a load.
+def read_requests(path: Path, ref: SamplesRef) -> list[Requests]:
+    """Return the request columns of a load, of each start where the server was started for it.
 
     Args:
         path: folder of the run.
@@ -48,7 +49,7 @@ def read_requests(path: Path, ref: SamplesRef) -> Requests:
     """
     columns = read_columns(path, ref)
     try:
-        return from_samples(columns)
+        return parts_from_samples(columns)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         what = f"{path / ref.file}: does not hold requests: {type(error).__name__}: {error}"
         raise InputFileError([what[:300]]) from None
@@ -64,7 +65,7 @@ def read_request_times(path: Path, ref: SamplesRef) -> RequestTimes:
     Raises:
         InputFileError: the file is not the one that was recorded, or holds something else.
     """
-    requests = read_requests(path, ref)
+    requests = merge(read_requests(path, ref))
     return RequestTimes(
         _ascending(latency.ttft_s(requests)),
         _ascending(latency.tpot_s(requests)),

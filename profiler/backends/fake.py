@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 from profiler.backends.base import (
@@ -37,6 +38,11 @@ class FakeBackend:
             for ordinal, (key, profile) in enumerate(DEVICES.items())
         )
         return BackendReport(self.name, devices, None, self.verified)
+
+    def more(self, device: Device, count: int) -> tuple[Device, ...]:
+        """Return as many more devices of a kind as are wanted, for cases that take several."""
+        numbers = range(1, count + 1)
+        return tuple(replace(device, key=f"{device.key}.{number}", ordinal=number) for number in numbers)
 
     def memory(self, device: Device) -> DeviceMemory | Unavailable:
         """Return that there is nothing to read; the engine alone knows what it pretends to use."""

@@ -58,7 +58,7 @@ def _challenge(_: click.Context, __: click.Parameter, text: str | None) -> str |
     "batches",
     multiple=True,
     type=click.IntRange(1, 65536),
-    help="Requests that run together.",
+    help="Requests that run together; for vllm, users of a server that is started for them.",
 )
 @click.option(
     "--budget", "budget_s", type=Duration(), metavar="90s|5m|1h", help="Wall time of the whole sweep."
@@ -79,6 +79,10 @@ def _challenge(_: click.Context, __: click.Parameter, text: str | None) -> str |
     metavar="N",
     help="Run slices of N layers of a model that does not fit, and extrapolate.",
 )
+@click.option("--tp", type=click.IntRange(1, 1024), metavar="N", help="Spread each matrix over N devices.")
+@click.option("--pp", type=click.IntRange(1, 1024), metavar="N", help="Spread the layers over N devices.")
+@click.option("--dp", type=click.IntRange(1, 1024), metavar="N", help="Run N copies for different requests.")
+@click.option("--ep", type=click.IntRange(1, 1024), metavar="N", help="Spread the experts over N devices.")
 @click.option("--seed", type=int, help="Seed of prompts and random weights (default: 0).")
 @click.option(
     "--challenge",

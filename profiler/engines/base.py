@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from profiler.backends.base import Device
 from profiler.models.architecture import Architecture
 from profiler.models.formats import Formats
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How an engine's own server is driven.
+
+    Attributes:
+        requests: at most so many for each start, or None.
+        warm_up: requests before each load, or None for the load client's own choice.
+        slos: limits as texts.
+        ready_timeout_s: when a server that does not answer is given up, or None for a time by its size.
+    """
+
+    requests: int | None = None
+    warm_up: int | None = None
+    slos: tuple[str, ...] = ()
+    ready_timeout_s: float | None = None
 
 
 class Engine(Protocol):
@@ -17,7 +35,10 @@ class Engine(Protocol):
         simulated: True when its numbers do not come from hardware.
 
     An engine that understands the option ``layers: [dense, moe]`` of ``load`` also has
-    ``runs_slices = True``; without it ``aiprof sweep --layers`` skips its cases.
+    ``runs_slices = True``; without it ``aiprof sweep --layers`` skips its cases. One that spreads a
+    model over several devices (``devices`` and ``parallel`` of ``load``) has ``runs_parallel = True``.
+    One whose worker can say how to start a server (``server``) has ``serving(given, asked=bool)``, which
+    returns a :class:`Serving` for online cases and None for offline ones.
     """
 
     name: str

@@ -24,6 +24,16 @@ ANSWERS: dict[str, dict[str, tuple[type, ...]]] = {
         "compile_s": (*_NUMBER, NoneType),
         "details": (dict,),
     },
+    "server": {
+        "command": (list,),
+        "flags": (list,),
+        "environment": (dict,),
+        "served_model": (str,),
+        "ready_path": (str,),
+        "weights": (str,),
+        "weights_bytes": (int,),
+        "kv_token_bytes": (int,),
+    },
     "run": {
         "submit_ns": (int,),
         "first_token_ns": (int, NoneType),

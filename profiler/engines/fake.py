@@ -18,6 +18,7 @@ class FakeEngine:
     name = "fake"
     simulated = True
     runs_slices = True
+    runs_parallel = True
 
     def unsupported(self, architecture: Architecture, formats: Formats, device: Device) -> str | None:
         """Everything can be pretended."""
@@ -28,7 +29,8 @@ class FakeEngine:
 
         Its numbers are simulated on whatever device they are said to be; sensors of that device are real.
         """
-        return device.key if device.key in DEVICES else "fake-0"
+        kind = device.key.partition(".")[0]  # one of several that are made up alike
+        return kind if kind in DEVICES else "fake-0"
 
     def options(self, given: dict[str, str]) -> dict[str, Any]:
         """Parse ``key=value`` pairs to the types of the defaults.

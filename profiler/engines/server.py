@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -72,6 +73,7 @@ class ServerProcess:
         environment: its whole environment, or None for this process's own.
         ready_path: path that answers 200 once it can serve.
         grace_s: how long it may take to end before it is killed.
+        noise: lines of its output that say nothing about why it ended, e.g. what it prints at every end.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class ServerProcess:
         environment: Mapping[str, str] | None = None,
         ready_path: str = "/health",
         grace_s: float = 15.0,
+        noise: re.Pattern[str] | None = None,
     ) -> None:
         self._command = command
         self._log_path = log_path
@@ -90,6 +93,7 @@ class ServerProcess:
         self._environment = environment
         self._ready_path = ready_path
         self._grace_s = grace_s
+        self._noise = noise
         self._guard: subprocess.Popen[bytes] | None = None
         self._log_start = 0
         self._oom_kills: int | None = None
@@ -189,11 +193,14 @@ class ServerProcess:
         """Return the last lines of what it printed, without names and home paths."""
         try:
             with self._log_path.open("rb") as log:
-                log.seek(max(self._log_start, os.fstat(log.fileno()).st_size - 16_384))
+                log.seek(max(self._log_start, os.fstat(log.fileno()).st_size - 65_536))
                 text = log.read().decode("utf-8", "replace")
         except OSError:
             return ()
-        return tuple(scrub(line)[:300] for line in text.splitlines()[-lines:] if line.strip())
+        told = [line for line in text.splitlines() if line.strip()]
+        if self._noise is not None:
+            told = [line for line in told if not self._noise.search(line)]
+        return tuple(scrub(line)[:300] for line in told[-lines:])
 
     def stop(self) -> None:
         """End the server and everything it has started. Does nothing when it has ended before."""

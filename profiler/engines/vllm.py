@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 from profiler.backends.base import Device
 from profiler.backends.match import EngineDevice, find_engine_device
+from profiler.engines.base import Serving
 from profiler.errors import UsageError, unknown
 from profiler.models.architecture import Architecture
 from profiler.models.formats import Formats
@@ -15,10 +17,13 @@ from profiler.worker.vllm_support import (
     DTYPES,
     FAMILIES,
     LOAD_FORMATS,
+    MODES,
     OPTIONS,
     PLAIN,
     QUANTISED,
     ROPE_TYPES,
+    SERVING_OPTIONS,
+    SPECULATIVE,
 )
 
 
@@ -27,6 +32,11 @@ class VllmEngine:
 
     name = "vllm"
     simulated = False
+    runs_parallel = True
+    # What it prints at every end, whatever the reason.
+    server_noise = re.compile(
+        r"nanobind|^ - (leaked|\.\.\.)|resource_tracker|warnings\.warn|FutureWarning|UserWarning"
+    )
 
     def unsupported(self, architecture: Architecture, formats: Formats, device: Device) -> str | None:
         """Return why this model or these formats do not run, or None."""
@@ -78,12 +88,73 @@ class VllmEngine:
         Raises:
             UsageError: an unknown option, or a value that does not fit it.
         """
+        known = OPTIONS | SERVING_OPTIONS
         parsed: dict[str, Any] = {}
         for key, text in given.items():
-            if key not in OPTIONS:
-                raise UsageError(f"--engine-option: {unknown('option of engine vllm', key, OPTIONS)}")
-            parsed[key] = _PARSERS[OPTIONS[key]](key, text)
-        return parsed
+            if key not in known:
+                raise UsageError(f"--engine-option: {unknown('option of engine vllm', key, known)}")
+            parsed[key] = _PARSERS[known[key]](key, text)
+        _check_speculation(parsed)
+        return {key: value for key, value in parsed.items() if key in OPTIONS}
+
+    def serving(self, given: dict[str, str], *, asked: bool) -> Serving | None:
+        """Return how its server is driven, or None for offline cases.
+
+        Args:
+            given: ``--engine-option`` pairs.
+            asked: whether the sweep was given a number of users (``--concurrency``).
+
+        Raises:
+            UsageError: an option of loads is given for offline cases, or a value does not fit.
+        """
+        parsed = {
+            key: _PARSERS[SERVING_OPTIONS[key]](key, text)
+            for key, text in given.items()
+            if key in SERVING_OPTIONS
+        }
+        mode = parsed.pop("mode", "online" if asked else "offline")
+        if mode == "offline":
+            if parsed:
+                raise UsageError(
+                    f"--engine-option {next(iter(parsed))}: is for loads on a server; give --concurrency, or "
+                    "mode=online"
+                )
+            return None
+        return Serving(
+            parsed.get("requests"),
+            parsed.get("warm_up"),
+            tuple(text for text in parsed.get("slo", "").split(",") if text),
+            parsed.get("ready_timeout_s"),
+        )
+
+
+def _check_speculation(parsed: dict[str, Any]) -> None:
+    """Refuse options of speculation that do not go together."""
+    method = parsed.get("speculative")
+    for key in ("speculative_tokens", "speculative_model"):
+        if key in parsed and method is None:
+            raise UsageError(f"--engine-option {key}: say how with speculative={'|'.join(SPECULATIVE)}")
+    if method in ("eagle", "eagle3", "medusa", "draft_model") and "speculative_model" not in parsed:
+        raise UsageError(f"--engine-option speculative={method}: needs speculative_model=FOLDER")
+
+
+def _one_of(known: tuple[str, ...]) -> Callable[[str, str], str]:
+    def parse(key: str, text: str) -> str:
+        if text not in known:
+            raise UsageError(f"--engine-option {key}={text}: must be one of {', '.join(known)}")
+        return text
+
+    return parse
+
+
+def _text(key: str, text: str) -> str:
+    if not text:
+        raise UsageError(f"--engine-option {key}=: is empty")
+    return text
+
+
+def _whole(key: str, text: str) -> int:
+    return 0 if text == "0" else _count(key, text)
 
 
 def _count(key: str, text: str) -> int:
@@ -108,15 +179,13 @@ def _switch(key: str, text: str) -> bool:
     return text.lower() == "true"
 
 
-def _load_format(key: str, text: str) -> str:
-    if text not in LOAD_FORMATS:
-        raise UsageError(f"--engine-option {key}={text}: must be one of {', '.join(LOAD_FORMATS)}")
-    return text
-
-
 _PARSERS: dict[str, Any] = {
     "count": _count,
     "fraction": _fraction,
     "switch": _switch,
-    "load_format": _load_format,
+    "load_format": _one_of(LOAD_FORMATS),
+    "speculative": _one_of(SPECULATIVE),
+    "mode": _one_of(MODES),
+    "text": _text,
+    "whole": _whole,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -23,8 +23,10 @@ from profiler.load.plan import open_schedule, ramp
 from profiler.load.prompts import PromptSpec
 from profiler.load.request import LoadRequest, Point
 from profiler.load.search import requests_wanted
-from profiler.load.summary import measurements, served_record
-from profiler.load.table import Requests
+from profiler.load.starts import measurements_of_starts, samples_of
+from profiler.load.summary import served_record
+from profiler.load.table import Requests, merge
+from profiler.load.vitals import Vitals
 from profiler.results.schema import CaseSpec, ClientCeiling, Failure, LoadSpec, SamplesRef
 from profiler.workload.arrivals import Process
 
@@ -52,6 +54,29 @@ class Driven:
     interrupted: bool
     begin_ns: int | None = None
     end_ns: int | None = None
+
+
+@dataclass(frozen=True)
+class Drove:
+    """One load as it came from the load processes.
+
+    Attributes:
+        requests: the columns of its requests.
+        vitals: how each load process did.
+        warm_up: requests before the go.
+        begin_ns: the go, CLOCK_MONOTONIC.
+        end_ns: when the last answer had ended, or None.
+        interrupted: whether it was cut short by an interrupt.
+        realtime_s: beginning and end on the wall clock, or None without an end.
+    """
+
+    requests: Requests
+    vitals: tuple[Vitals, ...]
+    warm_up: int
+    begin_ns: int
+    end_ns: int | None
+    interrupted: bool
+    realtime_s: tuple[float, float] | None
 
 
 class Driver:
@@ -110,45 +135,67 @@ class Driver:
             listener: told how far it is.
             simulated: whether the server is not real.
         """
-        request = self.request
         began, started_utc = time.monotonic(), datetime.now(UTC).isoformat()
-        due = self.due(point)
-        job = self._job(point, due)
-        fleet = Fleet(job, self._processes(point, None if due is None else peak_rate(due)))
         fields: dict[str, Any] = {"started_utc": started_utc, "simulated": simulated}
-        wall_before_ns = time.time_ns() - time.monotonic_ns()
         try:
-            found, vitals, begin_ns = fleet.run(listener)
+            drove = self.drive(point, listener)
         except MeasurementError as error:
             failure = Failure(kind="load_process", stage="trials", message=str(error))
             elapsed = time.monotonic() - began
             return Driven(fields | {"status": "failed", "failure": failure, "elapsed_s": elapsed}, False)
+        fields |= self.fields(spec, point, [drove], write_samples) | {"elapsed_s": time.monotonic() - began}
+        return Driven(fields, drove.interrupted, drove.begin_ns, drove.end_ns)
+
+    def drive(self, point: Point, listener: Callable[[Progress], None] | None = None) -> Drove:
+        """Drive the server through a point once.
+
+        Raises:
+            MeasurementError: a load process died.
+        """
+        due = self.due(point)
+        job = self._job(point, due)
+        fleet = Fleet(job, self._processes(point, None if due is None else peak_rate(due)))
+        wall_before_ns = time.time_ns() - time.monotonic_ns()
+        found, vitals, begin_ns = fleet.run(listener)
         wall_after_ns, end_ns = time.time_ns() - time.monotonic_ns(), _last_end(found)
-        measured = measurements(found, point.concurrency, request.slos)
-        served = served_record(
-            found, spec, vitals, request.slos,
-            asked_requests=self._requests(point), asked_seconds=request.seconds, warm_up=job.warm_up,
-            intended_rate_per_s=None if due is None else _mean_rate(due),
-            ceiling=self._ceiling(point, due), endpoint=self.agreement.details,
-        )  # fmt: skip
+        realtime_s = None
         if begin_ns is not None and end_ns is not None:
-            served = served.model_copy(
-                update={
-                    "began_realtime_s": (begin_ns + wall_before_ns) * 1e-9,
-                    "ended_realtime_s": (end_ns + wall_after_ns) * 1e-9,
-                }
-            )
-        fields |= {
-            "elapsed_s": time.monotonic() - began,
+            realtime_s = ((begin_ns + wall_before_ns) * 1e-9, (end_ns + wall_after_ns) * 1e-9)
+        return Drove(found, vitals, job.warm_up, begin_ns, end_ns, fleet.interrupted, realtime_s)
+
+    def fields(
+        self, spec: CaseSpec, point: Point, drove: Sequence[Drove], write_samples: WriteSamples
+    ) -> dict[str, Any]:
+        """Return what a case record holds of its loads: ``status``, ``served``, ``samples`` and so on.
+
+        Args:
+            spec: the case.
+            point: how the server was driven.
+            drove: what came of it, one for each start of the server.
+            write_samples: puts columns of raw samples on disk.
+        """
+        request, due = self.request, self.due(point)
+        parts = [one.requests for one in drove]
+        found = merge(parts)
+        measured = measurements_of_starts(parts, point.concurrency, request.slos)
+        served = served_record(
+            found, spec, [one for each in drove for one in each.vitals], request.slos,
+            asked_requests=self._requests(point), asked_seconds=request.seconds,
+            warm_up=sum(one.warm_up for one in drove),
+            intended_rate_per_s=None if due is None else _mean_rate(due),
+            ceiling=self._ceiling(point, due), endpoint=self.agreement.details, parts=parts,
+        )  # fmt: skip
+        if len(drove) == 1 and drove[0].realtime_s is not None:
+            began_s, ended_s = drove[0].realtime_s
+            served = served.model_copy(update={"began_realtime_s": began_s, "ended_realtime_s": ended_s})
+        fields: dict[str, Any] = {
             "served": served,
-            "samples": write_samples(found.samples()),
+            "samples": write_samples(samples_of(parts)),
             "flags": tuple(flags(found, spec, served, measured, len(os.sched_getaffinity(0)))),
         }
         if served.ok:
-            fields |= {"status": "ok", "measurements": measured}
-        else:
-            fields |= {"status": "failed", "failure": _nothing_succeeded(served.failures, served.messages)}
-        return Driven(fields, fleet.interrupted, begin_ns, end_ns)
+            return fields | {"status": "ok", "measurements": measured}
+        return fields | {"status": "failed", "failure": _nothing_succeeded(served.failures, served.messages)}
 
     def expected_seconds(self, point: Point) -> float:
         """Return for how long requests are sent, as far as it is known beforehand."""

@@ -61,8 +61,19 @@ def negotiate(
     ca_file: str | None = None,
     limits: Limits | None = None,
     tokenizer: str | None = None,
+    vocab_size: int | None = None,
 ) -> Agreement:
     """Send small requests to every URL until one form of them is accepted by all.
+
+    Args:
+        endpoints: the URLs.
+        api: which API.
+        model: its name there; None asks the server.
+        key_variable: environment variable of the API key.
+        ca_file: certificates to trust.
+        limits: when a request is given up.
+        tokenizer: folder of a tokenizer to count with, or None.
+        vocab_size: token ids are below this, where it is known; some servers die of others.
 
     Raises:
         NothingMeasuredError: no answer, or no form is accepted; says what the server said.
@@ -73,7 +84,7 @@ def negotiate(
         endpoints=tuple(endpoints),
         api=api,
         model=model or "",
-        prompts=PromptSpec("negotiation", 0),
+        prompts=PromptSpec("negotiation", 0, vocab_size),
         features=Features(max_completion_tokens=False, token_ids=api == "completions"),
         prompt_tokens=np.array([SHORT_PROMPT]),
         output_tokens=np.array([PROBE_TOKENS]),

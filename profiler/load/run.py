@@ -119,6 +119,7 @@ class Load:
         agreement = negotiate(
             request.endpoints, request.api, request.model, key_variable=request.key_variable,
             ca_file=request.ca_file, limits=request.limits, tokenizer=request.tokenizer,
+            vocab_size=request.vocab_size,
         )  # fmt: skip
         self._tell(Stage("client"))
         driver = Driver(request, agreement, measure_client(request.shape.nominal[0], request.loop))

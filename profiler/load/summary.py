@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 import numpy as np
@@ -147,12 +147,14 @@ def served_record(
     intended_rate_per_s: float | None,
     ceiling: ClientCeiling | None,
     endpoint: dict[str, object],
+    parts: Sequence[Requests] = (),
 ) -> ServedRecord:
-    """Return what was sent and what became of it."""
+    """Return what was sent and what became of it; ``parts``: of each start, where there are several."""
     load = spec.load
     assert load is not None
-    window = latency.whole(requests)
-    steady = latency.steady(requests, load.concurrency)
+    parts = parts or (requests,)
+    window = _sum(latency.whole(part) for part in parts)
+    steady = _sum(latency.steady(part, load.concurrency) for part in parts)
     status = requests.counts("status")
     sent = requests["sent_ns"] >= 0
     delays = (requests["sent_ns"] - requests["scheduled_ns"])[sent] / 1e9
@@ -169,8 +171,8 @@ def served_record(
         asked_requests=asked_requests,
         asked_seconds=asked_seconds,
         warm_up_requests=warm_up,
-        duration_s=None if window.reason else window.seconds,
-        steady_s=None if steady.reason else steady.seconds,
+        duration_s=window,
+        steady_s=steady,
         token_sources=requests.counts("token_source"),
         first_chunk_sources=requests.counts("first_source"),
         prompt_tokens_asked=_mean(requests["prompt_tokens_asked"]),
@@ -187,6 +189,12 @@ def served_record(
         gave_up=next((one.gave_up for one in vitals if one.gave_up), None),
         endpoint=endpoint,
     )
+
+
+def _sum(windows: Iterable[latency.Window]) -> float | None:
+    """Return the length of all windows together, None where one is missing."""
+    found = list(windows)
+    return None if any(one.reason for one in found) else sum(one.seconds for one in found)
 
 
 def _process(vitals: Vitals) -> LoadProcess:

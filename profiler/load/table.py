@@ -244,6 +244,25 @@ def merge(parts: Sequence[Requests]) -> Requests:
     )
 
 
+def take(requests: Requests, rows: NDArray[np.bool_]) -> Requests:
+    """Return some of the requests, in their order.
+
+    Args:
+        requests: of which.
+        rows: which of them; shape (n,).
+    """
+    lengths = np.diff(requests.chunk_start)
+    chunks = np.repeat(rows, lengths)
+    return Requests(
+        {name: values[rows] for name, values in requests.columns.items()},
+        {name: values[rows] for name, values in requests.texts.items()},
+        np.concatenate(([0], np.cumsum(lengths[rows]))).astype(np.int64),
+        requests.chunk_ns[chunks],
+        requests.chunk_tokens[chunks],
+        requests.messages,
+    )
+
+
 def to_arrays(requests: Requests) -> dict[str, NDArray[Any]]:
     """Return everything but the messages as arrays by name, for ``numpy.savez``."""
     chunks: dict[str, NDArray[Any]] = {

@@ -54,12 +54,12 @@ def measure_case(
     """
     started = datetime.now(UTC)
     began = context.clock.now()
-    watch = CaseWatch(context.sensing, context.device)
+    watch = CaseWatch(context.sensing, *context.all_devices)
     fields: dict[str, Any] = {
         "spec": context.spec,
         "predicted": context.predicted,
         "started_utc": started.isoformat(timespec="seconds"),
-        "simulated": context.engine.simulated or context.device.simulated or context.sensing.simulated,
+        "simulated": is_simulated(context),
         "work": _work(context),
     }
     starts = _Starts(context, noise, seconds, repeat_on_interference)
@@ -94,6 +94,11 @@ def measure_case(
         "elapsed_s": context.clock.now() - began,
     }
     return Measured(fields, _samples(starts.outcomes), watch.columns())
+
+
+def is_simulated(context: CaseContext) -> bool:
+    """Whether any part of a case does not come from hardware."""
+    return context.engine.simulated or context.device.simulated or context.sensing.simulated
 
 
 def _work(context: CaseContext) -> Work:

@@ -55,12 +55,12 @@ class CaseWatch:
 
     Args:
         sensing: the sweep's sensors.
-        device: under test.
+        devices: under test.
     """
 
-    def __init__(self, sensing: Sensing, device: Device) -> None:
+    def __init__(self, sensing: Sensing, *devices: Device) -> None:
         self._sensing = sensing
-        self._device = device
+        self._devices = devices
         self._deaths = len(sensing.deaths)
         self.origin_ns = sensing.begin_case()
 
@@ -73,7 +73,7 @@ class CaseWatch:
             foreign += [] if flag is None else [flag]
             if one.working_ns is None:
                 continue
-            for info in self._sensing.states(self._device):
+            for info in self._sensing.states(*self._devices):
                 begin_ns, end_ns = one.whole_ns if info.kind in LONG_KINDS else one.working_ns
                 watched.append(Watched(info, self._sensing.series(info, begin_ns, end_ns).good()))
         return [*condition_flags(watched), *foreign[:1], *self._restarts()]
@@ -91,4 +91,4 @@ class CaseWatch:
         return self._sensing.columns([info for info in self._sensing.sampled if self._belongs(info)])
 
     def _belongs(self, info: SensorInfo) -> bool:
-        return info.device in names_of(self._device) or is_box_wide(info)
+        return is_box_wide(info) or any(info.device in names_of(device) for device in self._devices)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from profiler.backends.base import Backend, Device
-from profiler.engines.base import Engine
+from profiler.engines.base import Engine, Serving
 from profiler.measure.clock import BudgetClock
 from profiler.measure.events import Listener
 from profiler.measure.sensing import Sensing
@@ -18,6 +18,7 @@ from profiler.measure.stop import Decision
 from profiler.models.catalogue import ResolvedModel
 from profiler.models.formats import Formats
 from profiler.results.schema import CaseSpec, Ceiling, EnergyRecord, Prediction, StartRecord, TrialRecord
+from profiler.workload.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class CaseContext:
         challenge: what a verifier asked to be mixed into prompts and random weights, or None.
         ceilings: what the devices of the run can do.
         sensing: the sensors of the sweep, being sampled.
+        devices: all devices of the case, where there are several.
+        serving: how a server of the engine's own is driven, or None for offline work.
+        scenario: whose lengths the load has, or None for offline work.
     """
 
     spec: CaseSpec
@@ -69,8 +73,28 @@ class CaseContext:
     clock: BudgetClock
     emit: Listener
     sensing: Sensing
+    devices: tuple[Device, ...] = ()
+    serving: Serving | None = None
+    scenario: Scenario | None = None
     challenge: str | None = None
     ceilings: tuple[Ceiling, ...] = ()
+
+    @property
+    def all_devices(self) -> tuple[Device, ...]:
+        """All devices that the case takes."""
+        return self.devices or (self.device,)
+
+    def engine_request(self, hello: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of ``load`` and ``server`` that say on which devices, and how spread over them.
+
+        Raises:
+            UsageError: the engine does not see one of the devices.
+        """
+        names = [self.engine.device_string(device, hello) for device in self.all_devices]
+        parallel = self.spec.parallel
+        if parallel is None:
+            return {"device": names[0]}
+        return {"device": names[0], "devices": names, "parallel": parallel.model_dump()}
 
 
 class StartFailedError(Exception):

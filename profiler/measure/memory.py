@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from profiler.backends.base import Backend, Device, DeviceMemory, Unavailable
@@ -23,13 +23,13 @@ class Samples(NamedTuple):
     """Memory between the stages of a start, and what the sampler read meanwhile.
 
     Attributes:
-        device: in use on the device, bytes.
+        device: in use on each device by its key, bytes.
         host: in use on the host, bytes.
         last: the device's own counters after the trials, or None.
         polled: by the sampler, or None where it reads no memory of the device.
     """
 
-    device: list[int]
+    device: Mapping[str, Sequence[int]]
     host: list[int]
     last: DeviceMemory | None = None
     polled: Polled | None = None
@@ -65,7 +65,19 @@ def memory_measurements(spec: CaseSpec, outcomes: Sequence[MeasuredStart]) -> di
         spec: the case.
         outcomes: the starts that count, at least one.
     """
-    read = _readings(outcomes)
+    return memory_figures(spec, _readings(outcomes))
+
+
+def memory_figures(
+    spec: CaseSpec, read: Sequence[MemoryReadings], whose: str = "worker"
+) -> dict[str, Measurement]:
+    """Return the figures that the readings of all starts that count give.
+
+    Args:
+        spec: the case.
+        read: one of each start.
+        whose: what the processes are.
+    """
     host = [value for item in read for value in item.host_used_bytes]
     no_peak = next((item.no_peak_reason for item in read if item.no_peak_reason), "not reported")
     weights, cache = [item.weights_bytes for item in read], [item.kv_cache_bytes for item in read]
@@ -79,8 +91,9 @@ def memory_measurements(spec: CaseSpec, outcomes: Sequence[MeasuredStart]) -> di
         "weight_copies_bytes": _largest(copies, "not reported", allocated, "engine"),
         "kv_cache_bytes": _largest(cache, "not reported", allocated, "engine"),
         "peak_engine_bytes": _largest(engine, no_peak, "peak of the engine's allocator", "engine"),
-        "peak_process_bytes": _largest(process, no_process, f"peak of the worker ({from_what})", "process"),
+        "peak_process_bytes": _largest(process, no_process, f"peak of the {whose} ({from_what})", "process"),
         "max_sampled_device_bytes": _device(read),
+        **_of_all_devices(read),
         "max_sampled_host_bytes": _largest(
             host, "the host's memory cannot be read", "largest of the samples between stages", "host"
         ),
@@ -124,6 +137,25 @@ def _device(read: Sequence[MemoryReadings]) -> Measurement:
     )
 
 
+def _of_all_devices(read: Sequence[MemoryReadings]) -> dict[str, Measurement]:
+    """Return the memory in use on all devices together, where there are several."""
+    sums = [sum(used) for item in read for used in zip(*item.per_device_used_bytes.values(), strict=False)]
+    if not sums:
+        return {}
+    method = "largest of the samples between stages, all devices added up"
+    return {"max_sampled_all_devices_bytes": _largest(sums, "", method, "devices")}
+
+
+def of_fullest(used: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+    """Return samples of the memory in use on the device that has most in use, by samples of each."""
+    return tuple(map(max, zip(*used.values(), strict=False)))
+
+
+def of_each(used: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """Return samples of each device where there are several, else nothing."""
+    return {key: tuple(samples) for key, samples in used.items()} if len(used) > 1 else {}
+
+
 def _named(sources: Iterable[str | None]) -> str:
     return ", ".join(dict.fromkeys(source for source in sources if source))
 
@@ -160,7 +192,8 @@ def readings(loaded: dict[str, Any], memory: dict[str, Any], seen: Samples) -> M
         counted_free_bytes=None if seen.last is None else seen.last.free_bytes,
         device_source=None if seen.last is None else seen.last.source,
         kv_capacity_tokens=_count(memory.get("kv_capacity_tokens")),
-        device_used_bytes=tuple(seen.device),
+        device_used_bytes=of_fullest(seen.device),
+        per_device_used_bytes=of_each(seen.device),
         host_used_bytes=tuple(seen.host),
         polled_device_bytes=None if polled is None else polled.most_bytes,
         polled_device_reads=0 if polled is None else polled.reads,

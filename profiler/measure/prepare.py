@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from profiler import registry
-from profiler.backends.base import Backend, BackendReport, Device, Unavailable
-from profiler.backends.discover import discover, select_device
+from profiler.backends.base import Device, Unavailable
 from profiler.ceilings.bandwidth import IDLE_PROBES, probe_read_bandwidth
 from profiler.ceilings.matrix import matrix_ceilings
 from profiler.engines.base import Engine
 from profiler.engines.process import WorkerError, WorkerProcess
-from profiler.errors import InputFileError, NothingMeasuredError, UsageError
+from profiler.errors import NothingMeasuredError, UsageError
 from profiler.measure.context import Timeouts
 from profiler.measure.events import Listener, Preparing
 from profiler.measure.interference import tolerance
 from profiler.measure.plan import Candidate, plan_cases
-from profiler.measure.request import Preset, SweepRequest
-from profiler.models.catalogue import ResolvedModel, resolve_model
-from profiler.models.formats import Formats, formats_for
-from profiler.models.slices import Depth, slice_depths
+from profiler.measure.predicted import SERVER_OVERHEAD_S
+from profiler.measure.request import SweepRequest
+from profiler.measure.selection import Selection, depths_of, select
+from profiler.measure.served_plan import served_candidates
+from profiler.models.catalogue import ResolvedModel
 from profiler.results.schema import (
     Box,
     Ceiling,
@@ -37,26 +34,12 @@ from profiler.results.schema import (
     PlanSettings,
     SkippedCase,
 )
-from profiler.workload.scenario import Scenario, find_scenario
 
 # Loading, warm-up and probes round a soak.
 SOAK_OVERHEAD_S = 120.0
 
 
-@dataclass(frozen=True)
-class Selection:
-    """What the request names, found and checked."""
-
-    request: SweepRequest
-    preset: Preset
-    models: dict[str, ResolvedModel]
-    formats: dict[str, Formats]
-    scenarios: tuple[Scenario, ...]
-    engines: dict[str, Engine]
-    options: dict[str, dict[str, Any]]
-    devices: tuple[Device, ...]
-    reports: dict[str, BackendReport]
-    backends: dict[str, Backend]
+__all__ = ["Prepared", "Selection", "prepare", "python_for", "select"]
 
 
 @dataclass(frozen=True)
@@ -73,46 +56,6 @@ class Prepared:
     settings: PlanSettings
     cases: tuple[PlannedCase, ...]
     skipped: tuple[SkippedCase, ...]
-
-
-def select(request: SweepRequest, *, allow_download: bool = False) -> Selection:
-    """Find everything the request names.
-
-    Raises:
-        UsageError: something is unknown; the message has one line per fault, all of them.
-        NothingMeasuredError: there is no device to measure on.
-    """
-    request, preset = request.with_preset()
-    faults = _Faults()
-    models = [faults.collect(resolve_model, name, allow_download) for name in request.models]
-    for model in models:
-        if model is not None:
-            faults.collect(_depths, request, model)
-    formats = {name: faults.collect(formats_for, name) for name in request.precisions}
-    scenarios = [faults.collect(find_scenario, name) for name in request.scenarios]
-    engines = {name: faults.collect(registry.load, "engines", name) for name in request.engines}
-    options = {
-        name: faults.collect(engine.options, dict(request.engine_options))
-        for name, engine in engines.items()
-        if engine is not None
-    }
-    reports = discover()
-    simulated = bool(engines) and all(engine is not None and engine.simulated for engine in engines.values())
-    wanted = request.devices or (("fake",) if simulated else ())
-    devices = faults.collect(select_device, wanted, reports) or []
-    faults.raise_if_any()
-    return Selection(
-        request=request,
-        preset=preset,
-        models={model.name: model for model in models if model is not None},
-        formats={name: found for name, found in formats.items() if found is not None},
-        scenarios=tuple(scenario for scenario in scenarios if scenario is not None),
-        engines=engines,
-        options={name: found for name, found in options.items() if found is not None},
-        devices=tuple(devices),
-        reports={report.backend: report for report in reports},
-        backends={device.backend: registry.load("backends", device.backend) for device in devices},
-    )
 
 
 def prepare(selection: Selection, emit: Listener, timeouts: Timeouts, log_path: Path) -> Prepared:
@@ -175,29 +118,6 @@ def python_for(request: SweepRequest) -> str:
     return request.python or sys.executable
 
 
-class _Faults:
-    """Collects what is wrong with a request, so that all of it can be said at once."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.nothing: NothingMeasuredError | None = None
-
-    def collect(self, function: Any, *arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except (UsageError, InputFileError) as error:
-            self.lines += str(error).splitlines()
-        except NothingMeasuredError as error:
-            self.nothing = error
-        return None
-
-    def raise_if_any(self) -> None:
-        if self.lines:
-            raise UsageError("\n".join(self.lines))
-        if self.nothing is not None:
-            raise self.nothing
-
-
 def _acquaint(
     selection: Selection, engine: Engine, device: Device, timeouts: Timeouts, log_path: Path
 ) -> tuple[EngineRecord, NoiseFloor, list[Ceiling]]:
@@ -238,7 +158,10 @@ def _planned(
     request, preset = selection.request, selection.preset
     candidates = _candidates(selection, working)
     starts = request.starts or preset.starts
-    budget_s = request.budget_s or preset.seconds_per_case * len(candidates) * starts / preset.starts
+    per_case_s = preset.seconds_per_case * starts / preset.starts
+    if selection.serving is not None:
+        per_case_s += starts * SERVER_OVERHEAD_S
+    budget_s = request.budget_s or per_case_s * len(candidates)
     if request.soak_s is not None:
         starts, budget_s = 1, request.soak_s + SOAK_OVERHEAD_S
         if len(candidates) != 1:
@@ -271,6 +194,8 @@ def _planned(
 def _candidates(selection: Selection, working: dict[tuple[str, str], float]) -> list[Candidate]:
     """Return every combination, in the order in which a person wants the answers: small models first."""
     request, preset = selection.request, selection.preset
+    if selection.serving is not None:
+        return served_candidates(selection, working)
     return [
         Candidate(
             device,
@@ -280,21 +205,19 @@ def _candidates(selection: Selection, working: dict[tuple[str, str], float]) -> 
             scenario.point(preset.variant, batch),
             selection.options[engine.name],
             depth,
+            request.parallel,
+            group if len(group) > 1 else (),
         )
-        for device in selection.devices
+        for group in selection.groups
+        for device in group[:1]
         for engine in selection.engines.values()
         if (device.key, engine.name) in working
         for model in selection.models.values()
         for formats in selection.formats.values()
         for scenario in selection.scenarios
         for batch in request.batches or scenario.batches or preset.batches
-        for depth in _depths(request, model)
+        for depth in depths_of(request, model)
     ]
-
-
-def _depths(request: SweepRequest, model: ResolvedModel) -> Sequence[Depth | None]:
-    """Return the depths of a model to run; None stands for the whole of it."""
-    return (None,) if request.layers is None else slice_depths(model.architecture, request.layers, model.name)
 
 
 def _free_bytes(selection: Selection, device: Device) -> int | None:

@@ -122,6 +122,8 @@ def _work_faults(run: RunRecord, case: CaseRecord) -> Iterator[Difference]:
         prompt_tokens=spec.prompt_tokens,
         output_tokens=spec.output_tokens,
         batch=spec.batch,
+        parallel=None if spec.parallel is None else spec.parallel.model_dump(),
+        speculative=spec.speculative,
     )
     if work != spec.workload_id:
         yield Difference("workload_id", f"is {spec.workload_id[:12]}…, the work has {work[:12]}…")

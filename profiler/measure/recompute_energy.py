@@ -205,11 +205,17 @@ def _meter(recorded: Sequence[EnergyRecord], infos: Mapping[str, SensorInfo]) ->
 def _again(case: CaseRecord, source: KeptReads, meter: Meter, spans: EnergySpans) -> Sequence[EnergyRecord]:
     if case.served is None:
         return phase_energies(source, meter, case.spec, spans.start, done_in(spans))
-    return load_energies(source, meter, spans, tokens_of(case))
+    return load_energies(source, meter, spans, tokens_of(case, spans.start))
 
 
-def tokens_of(case: CaseRecord) -> int:
-    """Return the output tokens of all successful requests of a load, from its recorded rate."""
+def tokens_of(case: CaseRecord, start: int = 0) -> int:
+    """Return the output tokens of all successful requests of a load.
+
+    Counted in each start of a server that was started for it, else from its recorded rate.
+    """
+    for server in case.served.servers if case.served is not None else ():
+        if server.index == start:
+            return server.output_tokens
     rate, served = case.measurements.get("output_tokens_per_s"), case.served
     if rate is None or served is None:
         return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from profiler.errors import UsageError, unknown
+from profiler.models.parallel import Parallel
 from profiler.privacy import scrub
 
 
@@ -97,6 +98,10 @@ _SINGLE = {
     "soak_s": "--soak",
     "starts": "--starts",
     "layers": "--layers",
+    "tp": "--tp",
+    "pp": "--pp",
+    "dp": "--dp",
+    "ep": "--ep",
     "seed": "--seed",
     "python": "--python",
     "challenge": "--challenge",
@@ -122,6 +127,10 @@ class SweepRequest:
         soak_s: hold one case for this long, or None.
         starts: fresh worker processes per case, or None for the preset's.
         layers: run slices of at most so many layers instead of whole models, or None.
+        tp: devices that share each matrix, or None for 1; likewise ``pp``, ``dp`` and ``ep``.
+        pp: groups of layers, one after the other.
+        dp: copies of the model that take different requests.
+        ep: devices that experts are spread over.
         seed: seed of token ids and random weights.
         python: interpreter for the workers, or None for aiprof's own.
         engine_options: ``key=value`` pairs for the engines.
@@ -140,11 +149,20 @@ class SweepRequest:
     soak_s: float | None = None
     starts: int | None = None
     layers: int | None = None
+    tp: int | None = None
+    pp: int | None = None
+    dp: int | None = None
+    ep: int | None = None
     seed: int = 0
     python: str | None = None
     engine_options: Mapping[str, str] = field(default_factory=dict)
     challenge: str | None = None
     no_fidelity: bool = False
+
+    @property
+    def parallel(self) -> Parallel:
+        """How each model is spread over devices."""
+        return Parallel(self.tp or 1, self.pp or 1, self.dp or 1, self.ep or 1)
 
     def with_preset(self) -> tuple[SweepRequest, Preset]:
         """Return the request with empty fields filled from its preset, and the preset.
@@ -229,7 +247,7 @@ def _texts(name: str, value: Any) -> list[str]:
 
 
 def _parse(name: str, text: str) -> Any:
-    if name in ("starts", "seed", "batches", "layers"):
+    if name in ("starts", "seed", "batches", "layers", "tp", "pp", "dp", "ep"):
         return int(text)
     if name in ("budget_s", "soak_s"):
         return float(text.removesuffix("s"))

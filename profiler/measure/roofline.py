@@ -66,7 +66,12 @@ def roofline(
     )  # fmt: skip
     dtype = spec.formats.compute_dtype
     matrix = find_ceiling(ceilings, spec.device_key, matrix_ceiling_name(dtype), spec.engine)
-    bytes_per_s, flops_per_s = _probed(outcomes), matrix.measurement.value if matrix else None
+    # Each device is as good as the one that was probed; together they are so many times as good.
+    count = len(spec.all_devices)
+    bytes_per_s, flops_per_s = (
+        _times(_probed(outcomes), count),
+        _times(matrix.measurement.value if matrix else None, count),
+    )
     no_matrix = f"the matrix rate in {dtype} was not measured on this device"
     found: dict[str, Measurement] = {}
     binding: dict[str, str] = {}
@@ -99,6 +104,10 @@ def roofline(
         )
         found[headroom] = _headroom(time, least.seconds, outcomes)
     return found, binding
+
+
+def _times(rate: float | None, count: int) -> float | None:
+    return None if rate is None else count * rate
 
 
 def _unit(name: str) -> str:

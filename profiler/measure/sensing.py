@@ -23,7 +23,7 @@ from profiler.measure.polled_memory import Polled, most_in_use
 from profiler.results.schema import BaselineRecord, EnergySpans, Measurement, Reason, SensorRecord
 from profiler.sensors.base import Energy, Read, SensorInfo
 from profiler.sensors.box import BoxSensors, find_sensors, is_made_up
-from profiler.sensors.meters import DEVICE, Meter, meters_for, state_sensors
+from profiler.sensors.meters import DEVICE, Meter, meters_for, meters_of_several, state_sensors
 from profiler.sensors.sampler import Sampler
 from profiler.sensors.self_check import self_check
 from profiler.sensors.ticks import Series
@@ -86,14 +86,17 @@ class Sensing:
         """Whether any energy or power is sampled."""
         return any(info.unit in ("J", "W") and info.kind != "power_limit" for info in self.sampled)
 
-    def meters(self, device: Device) -> tuple[Meter, ...]:
-        """Return what speaks for the energy of a device (the first) and of the box; see ``meters_for``."""
-        infos = {info.key: info for info in self.box.infos} | self._sampler.infos
-        return meters_for(device, list(infos.values()))
+    def meters(self, *devices: Device) -> tuple[Meter, ...]:
+        """Return what speaks for the energy of the devices (the first) and of the box; see ``meters_for``.
 
-    def states(self, device: Device) -> list[SensorInfo]:
-        """Return the sensors of a device's clocks, temperature, throttling and the like."""
-        return state_sensors(device, self.sampled)
+        For several devices the first is their sum, and the meter of each follows.
+        """
+        infos = list(({info.key: info for info in self.box.infos} | self._sampler.infos).values())
+        return meters_for(devices[0], infos) if len(devices) == 1 else meters_of_several(devices, infos)
+
+    def states(self, *devices: Device) -> list[SensorInfo]:
+        """Return the sensors of the devices' clocks, temperature, throttling and the like."""
+        return [info for device in devices for info in state_sensors(device, self.sampled)]
 
     def keep_up(self) -> None:
         """Take over what was read (at least every 20 minutes), and start the sampler again if it died."""

@@ -24,7 +24,8 @@ def served_figures(records: Sequence[EnergyRecord]) -> dict[str, Measurement]:
     """Return the figures of a load's energy; nothing tells prefill and decode of a server apart."""
     if not records:
         return {}
-    figures = energy_measurements([records])
+    starts = sorted({record.start for record in records})
+    figures = energy_measurements([[one for one in records if one.start == start] for start in starts])
     return {name: one for name, one in figures.items() if not name.startswith(("prefill", "decode"))}
 
 
@@ -57,13 +58,17 @@ class ServedEnergy:
 
     Args:
         sensing: the sweep's sensors.
-        device: on which the server runs.
+        devices: on which the server runs.
+        start: index of the server's start.
+        started: whether the server is started for the load, and is not there yet.
     """
 
-    def __init__(self, sensing: Sensing, device: Device) -> None:
+    def __init__(self, sensing: Sensing, *devices: Device, start: int = 0, started: bool = False) -> None:
         self._sensing = sensing
-        self._device = device
-        self._meters = sensing.meters(device)
+        self._device = devices[0]
+        self._meters = sensing.meters(*devices)
+        self._start = start
+        self._before = sensing.processes(self._device) if started else None
         self._idle = (0, 0)
         self._at_rest: int | None = None
         self.spans: EnergySpans | None = None
@@ -87,7 +92,7 @@ class ServedEnergy:
         self._sensing.keep_up()
         for meter in self._meters:  # waits for the first reads after the load
             self._sensing.energy(meter, begin_ns, end_ns)
-        self.spans = self._sensing.spans(0, idle=self._idle, trials=((begin_ns, None, end_ns),))
+        self.spans = self._sensing.spans(self._start, idle=self._idle, trials=((begin_ns, None, end_ns),))
         source = self._sensing.kept(self._meters, self.spans)
         return tuple(
             record
@@ -98,17 +103,20 @@ class ServedEnergy:
     def stretch(self, begin_ns: int, end_ns: int) -> Stretch:
         """Return when the server was driven, and how many processes were on its device.
 
-        The server was there from the beginning, so that only those count that came while it was driven.
+        Where the server was there from the beginning, only those count that came while it was driven.
         """
         after = self._sensing.processes(self._device)
-        return Stretch((begin_ns, end_ns), (self._idle[0], end_ns), None, self._at_rest, after)
+        return Stretch((begin_ns, end_ns), (self._idle[0], end_ns), self._before, self._at_rest, after)
 
     def phases(self, origin_ns: int, begin_ns: int, end_ns: int) -> tuple[PhaseRecord, ...]:
         """Return when the server rested and when it was driven."""
         spans = {"idle": self._idle, "trials": (begin_ns, end_ns)}
         return tuple(
             PhaseRecord(
-                start=0, phase=name, begin_s=(begin - origin_ns) * 1e-9, end_s=(end - origin_ns) * 1e-9
+                start=self._start,
+                phase=name,
+                begin_s=(begin - origin_ns) * 1e-9,
+                end_s=(end - origin_ns) * 1e-9,
             )
             for name, (begin, end) in spans.items()
         )

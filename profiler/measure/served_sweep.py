@@ -108,7 +108,9 @@ class ServedSweep:
     def _lanes(self) -> tuple[list[_Lane], Agreement]:
         self.emit(Preparing("asking the server what it understands, and measuring the client"))
         requests = self.requests()
-        agreement = negotiate(self.endpoints, requests[0].api, requests[0].model)
+        agreement = negotiate(
+            self.endpoints, requests[0].api, requests[0].model, vocab_size=requests[0].vocab_size
+        )
         lanes = []
         for scenario, request in zip(self.selection.scenarios, requests, strict=True):
             load = replace(request, model=agreement.model)

@@ -19,7 +19,7 @@ from profiler.measure.energy_summary import joules_of_trials
 from profiler.measure.events import StageEntered, TrialFinished
 from profiler.measure.memory import Samples, free_bytes, readings, refuse_if_misplaced
 from profiler.measure.phase_energies import Run
-from profiler.measure.plan import WARM_UP_SHARE
+from profiler.measure.predicted import WARM_UP_SHARE
 from profiler.measure.repeated_prompt import repeat_prompt, reserve_s
 from profiler.measure.start_energy import StartEnergy
 from profiler.measure.start_watch import StartWatch
@@ -37,7 +37,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 class _Progress:
     trials: list[TrialRecord] = field(default_factory=list)
     stamps: list[list[int] | None] = field(default_factory=list)
-    device_used: list[int] = field(default_factory=list)
+    device_used: dict[str, list[int]] = field(default_factory=dict)
     host_used: list[int] = field(default_factory=list)
     longest_s: float = 0.0
 
@@ -65,7 +65,7 @@ class _Start:
         self.seconds = seconds
         self.stage = "start"
         self.seen = _Progress()
-        self.power = StartEnergy(context.sensing, context.device, context.spec, index, seconds)
+        self.power = StartEnergy(context.sensing, context.all_devices, context.spec, index, seconds)
         self.watch = StartWatch(on_cpu=context.device.backend == "cpu")
 
     def run(self) -> StartOutcome:
@@ -84,7 +84,9 @@ class _Start:
 
     def _measure(self, worker: WorkerProcess) -> StartOutcome:
         context = self.context
-        device = self._hello(worker)
+        hello = self._hello(worker)
+        self.placed = context.engine_request(hello)
+        device = self.placed["device"]
         # Before loading, and the second one after memory was read: a probe's buffer is not the model's.
         self._enter("probe")
         before = self._probe(worker, device)
@@ -147,7 +149,7 @@ class _Start:
         self.stage = stage
         self.context.emit(StageEntered(start=self.index, of=self.context.starts, stage=stage))
 
-    def _hello(self, worker: WorkerProcess) -> str:
+    def _hello(self, worker: WorkerProcess) -> dict[str, Any]:
         context = self.context
         hello = worker.request(
             "hello", context.timeouts.hello_s, engine=context.engine.name, options=context.options
@@ -156,7 +158,7 @@ class _Start:
         self.watch.virtual = self.power.done.virtual = bool(hello["simulated"]) and not hello["engine"][
             "details"
         ].get("real_time", True)
-        return context.engine.device_string(context.device, hello)
+        return hello
 
     def _load(self, worker: WorkerProcess, device: str) -> dict[str, Any]:
         context, spec = self.context, self.context.spec
@@ -167,7 +169,8 @@ class _Start:
         timeout_s = (
             context.timeouts.load_s + context.predicted.weights_bytes / context.timeouts.load_bytes_per_s
         )
-        before = free_bytes(context.backend, context.device)
+        devices = context.all_devices
+        before = [free_bytes(context.backend, device) for device in devices]
         began = context.clock.now()
         loaded = worker.request(
             "load",
@@ -175,7 +178,7 @@ class _Start:
             start=self.index,
             architecture=asdict(context.model.architecture),
             weights=weights,
-            device=device,
+            **self.placed,
             formats=spec.formats.model_dump(),
             max_batch=spec.batch,
             max_tokens=spec.prompt_tokens + spec.output_tokens,
@@ -184,22 +187,26 @@ class _Start:
             options=context.options,
         )
         context.clock.account(loaded["load_s"], began)
-        after = free_bytes(context.backend, context.device)
-        refuse_if_misplaced(context.device, before, after, loaded["weights_bytes"] + loaded["kv_cache_bytes"])
+        share = (loaded["weights_bytes"] + loaded["kv_cache_bytes"]) // len(devices)
+        for each, free in zip(devices, before, strict=True):
+            refuse_if_misplaced(each, free, free_bytes(context.backend, each), share)
         return loaded
 
     def _probe(self, worker: WorkerProcess, device: str) -> float:
         return probe_read_bandwidth(worker, device, PROBES_PER_SIDE, self.context.timeouts.probe_s).median
 
     def _sample_device_memory(self) -> DeviceMemory | None:
-        memory = self.context.backend.memory(self.context.device)
         host = CpuBackend().host_memory()
         if not isinstance(host, Unavailable):
             self.seen.host_used.append(host.total_bytes - host.free_bytes)
-        if isinstance(memory, Unavailable):
-            return None
-        self.seen.device_used.append(memory.total_bytes - memory.free_bytes)
-        return memory
+        found: list[DeviceMemory] = []
+        for device in self.context.all_devices:
+            memory = self.context.backend.memory(device)
+            if not isinstance(memory, Unavailable):
+                used = self.seen.device_used.setdefault(device.key, [])
+                used.append(memory.total_bytes - memory.free_bytes)
+                found.append(memory)
+        return found[0] if found else None
 
     def _memory_seen(self) -> Samples:
         """Return what was seen of the memory since loading began: by us, and by the sampler."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from profiler.backends.base import Device
 from profiler.measure.amounts import window_for
@@ -55,19 +55,21 @@ class StartEnergy:
 
     Args:
         sensing: the sweep's sensors.
-        device: under test.
+        devices: under test.
         spec: the case.
         index: of the start.
         seconds: wall time of the start; at most 15% of it is spent here.
     """
 
-    def __init__(self, sensing: Sensing, device: Device, spec: CaseSpec, index: int, seconds: float) -> None:
+    def __init__(
+        self, sensing: Sensing, devices: Sequence[Device], spec: CaseSpec, index: int, seconds: float
+    ) -> None:
         self._sensing = sensing
-        self._device = device
+        self._device = device = devices[0]
         self._spec = spec
         self._index = index
         self._seconds = seconds
-        self._meters = sensing.meters(device)
+        self._meters = sensing.meters(*devices)
         self._phases: dict[str, tuple[int, int]] = {}
         self.done = Done()
         self.spans: EnergySpans | None = None

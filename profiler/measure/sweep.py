@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from profiler.measure.plan import engine_options, least_seconds
 from profiler.measure.prepare import Prepared, Selection, prepare, python_for, select
 from profiler.measure.request import SweepRequest
 from profiler.measure.sensing import Sensing
+from profiler.measure.served_case import measure_served
 from profiler.measure.start_energy import LONGEST_IDLE_S
 from profiler.measure.start_watch import hidden_here
 from profiler.models.formats import Formats
@@ -119,10 +121,14 @@ class Sweep:
                 return
             self.emit(CaseStarted(position + 1, len(cases), planned.spec, seconds))
             noise = _noise_floor(record, planned.spec)
-            found = measure_case(
-                context, seconds, noise, repeat_on_interference=record.settings.repeat_on_interference
-            )
-            fields, case_id = found.fields, planned.spec.case_id
+            case_id = planned.spec.case_id
+            if context.serving is not None:
+                found = measure_served(context, seconds, noise, partial(writer.write_samples, case_id))
+            else:
+                found = measure_case(
+                    context, seconds, noise, repeat_on_interference=record.settings.repeat_on_interference
+                )
+            fields = found.fields
             fields["fidelity"] = verdict
             if fields["status"] == "ok":
                 fields["measurements"] |= extrapolated(
@@ -146,7 +152,9 @@ class Sweep:
         planned = sum(case.seconds for case in rest)
         seconds = rest[0].seconds * left / planned
         expected = rest[0].predicted
-        least = 0.0 if expected is None else least_seconds(expected, starts)
+        least = (
+            0.0 if expected is None else least_seconds(expected, starts, served=rest[0].spec.load is not None)
+        )
         # A plan is a guess: a case may run a little over its time rather than not at all.
         return seconds if seconds > 0.5 * least else None
 
@@ -162,7 +170,8 @@ class Sweep:
         target = record.settings.target_relative_half_width
         if planned.predicted is None or target is None:
             raise UsageError("this run is a load on a server; `aiprof load` makes it again")
-        device = next(device for device in selection.devices if device.key == spec.device_key)
+        by_key = {device.key: device for device in selection.devices}
+        device = by_key[spec.device_key]
         return CaseContext(
             spec=spec,
             predicted=planned.predicted,
@@ -183,6 +192,9 @@ class Sweep:
             challenge=record.challenge,
             ceilings=record.ceilings,
             sensing=sensing,
+            devices=tuple(by_key[key] for key in spec.device_keys),
+            serving=None if spec.load is None else selection.serving,
+            scenario=next((one for one in selection.scenarios if one.name == spec.scenario), None),
         )
 
     def resume(self, path: Path, run: Run) -> Run:

@@ -21,6 +21,7 @@ __all__ = [
     "decode_flops_per_token",
     "decode_step_bytes",
     "expected_distinct_experts",
+    "group_bytes",
     "kv_bytes_per_token",
     "kv_cache_bytes",
     "parameters",
@@ -129,10 +130,11 @@ def weights_bytes(arch: Architecture, formats: Formats) -> int:
     Raises:
         UsageError: the weight format is unknown.
     """
-    return sum(group.count * _bytes_of(group, arch, formats) for group in tensor_groups(arch))
+    return sum(group.count * group_bytes(group, arch, formats) for group in tensor_groups(arch))
 
 
-def _bytes_of(group: TensorGroup, arch: Architecture, formats: Formats) -> int:
+def group_bytes(group: TensorGroup, arch: Architecture, formats: Formats) -> int:
+    """Bytes of one tensor of a group in the weight format, scales included."""
     return tensor_bytes(formats.weight_format, group.part, group.shape, arch.tied_embeddings)
 
 
@@ -244,9 +246,9 @@ def decode_step_bytes(arch: Architecture, formats: Formats, batch: int, context:
         elif group.part == "routed_experts" and arch.experts is not None:
             moe = arch.experts
             used = expected_distinct_experts(moe.count, moe.per_token, batch) / moe.count
-            routed += used * group.count * _bytes_of(group, arch, formats)
+            routed += used * group.count * group_bytes(group, arch, formats)
         else:
-            certain += group.count * _bytes_of(group, arch, formats)
+            certain += group.count * group_bytes(group, arch, formats)
     per_token = kv_bytes_per_token(arch, formats.kv_dtype)
     return StepBytes(
         weights_read=certain + round(routed),

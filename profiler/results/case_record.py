@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from profiler.results.fidelity_record import Fidelity
 from profiler.results.fields import Count, Details, Finite, Identifier, Name, Text, Utc, Version
+from profiler.results.readings import BoxReadings, MemoryReadings
 from profiler.results.record_base import (
     SCHEMA_VERSION,
     CaseSpec,
@@ -18,6 +19,7 @@ from profiler.results.record_base import (
     Record,
 )
 from profiler.results.sensor_record import EnergyRecord, EnergySpans, PhaseRecord
+from profiler.results.served_record import ServedRecord
 
 
 class Work(Record):
@@ -79,87 +81,6 @@ class TrialRecord(Record):
         return self
 
 
-class MemoryReadings(Record):
-    """What one start said about memory; the case's figures are the largest of its starts.
-
-    Attributes:
-        weights_bytes: what the loaded weights take.
-        weight_copies_bytes: what repacked copies of them take beside them, or None.
-        kv_cache_bytes: what was allocated for the cache.
-        kv_cache_tokens: tokens that this cache holds, or None where it is exactly those of the case.
-        peak_engine_bytes: high-water mark of the engine's allocator, or None with ``no_peak_reason``.
-        no_peak_reason: why the engine has no peak.
-        peak_process_bytes: peak of the worker, or None.
-        peak_process_source: where that was read: of its own control group, else ``VmHWM``.
-        peak_rss_bytes: peak resident set of the worker, or None.
-        process_rss_bytes: resident set of the worker after the trials, or None.
-        device_free_bytes: memory of the device that was free after the trials, as the engine says, or None.
-        device_free_source: what the engine asked for that, or None.
-        counted_free_bytes: the same by the device's own counters, or None.
-        device_source: those counters, or None where there are none.
-        kv_capacity_tokens: tokens that fit into a cache which the engine sets aside beforehand, or None.
-        device_used_bytes: samples of the memory in use on the device, total minus free.
-        polled_device_bytes: most memory in use on the device (total minus free) in any read by the sampler
-            from loading to the end of the trials, or None where nothing was read.
-        polled_device_reads: how many such reads there were.
-        polled_device_sensor: key of the sensor that was read, or None.
-        host_used_bytes: samples of the memory in use on the host, within the control group's limit.
-    """
-
-    weights_bytes: Count
-    kv_cache_bytes: Count
-    kv_cache_tokens: Count | None = None
-    peak_engine_bytes: Count | None
-    no_peak_reason: Text | None = None
-    peak_process_bytes: Count | None
-    peak_process_source: Text | None = None
-    peak_rss_bytes: Count | None = None
-    weight_copies_bytes: Count | None = None
-    process_rss_bytes: Count | None = None
-    device_free_bytes: Count | None = None
-    device_free_source: Text | None = None
-    counted_free_bytes: Count | None = None
-    device_source: Text | None = None
-    kv_capacity_tokens: Count | None = None
-    device_used_bytes: tuple[Count, ...] = ()
-    polled_device_bytes: Count | None = None
-    polled_device_reads: Count = 0
-    polled_device_sensor: Name | None = None
-    host_used_bytes: tuple[Count, ...] = ()
-
-
-class BoxReadings(Record):
-    """What was seen of the box while the measured trials of a start ran; None: not judged.
-
-    Attributes:
-        seconds: time between the two looks that the shares refer to.
-        steal_share: processor time that the hypervisor took, of all that was wanted.
-        foreign_cpu_share: processor time of other processes, of all that the worker's CPUs have.
-        busy_cpu_share: processor time of everybody, of the same.
-        throttled_share: time that a CPU quota held the processes back, of the same.
-        swapped_bytes: moved to or from swap on the whole machine.
-        major_faults: times that the worker waited for a page from disk.
-        numa_remote_share: memory of the worker on other nodes than its threads call for.
-        worker_stops: trials in which the worker was stopped by a signal.
-        longest_pause_s: longest time between two trials in which the worker had nothing to do.
-        repeated_prompt_ratio: time of a repeated prompt over that of fresh ones.
-        not_judged: codes of the flags for which something could not be read.
-    """
-
-    seconds: Finite = 0.0
-    steal_share: Finite | None = None
-    foreign_cpu_share: Finite | None = None
-    busy_cpu_share: Finite | None = None
-    throttled_share: Finite | None = None
-    swapped_bytes: Finite | None = None
-    major_faults: Finite | None = None
-    numa_remote_share: Finite | None = None
-    worker_stops: Count | None = None
-    longest_pause_s: Finite | None = None
-    repeated_prompt_ratio: Finite | None = None
-    not_judged: tuple[Name, ...] = ()
-
-
 class StartRecord(Record):
     """One fresh worker process.
 
@@ -204,127 +125,6 @@ class SamplesRef(Record):
     file: Annotated[str, Field(pattern=r"^samples/[0-9a-f]{64}(\.sensors)?\.parquet$")]
     sha256: Identifier
     rows: Count
-
-
-class LoadProcess(Record):
-    """One process of the load client.
-
-    Attributes:
-        requests: requests that ended in it.
-        wall_s: from the go to the end of its last request.
-        cpu_s: processor time in that span.
-        loop: its event loop.
-        loop_lag_p50_s: median of how late its event loop was (the kernel's timer adds up to 1 ms).
-        loop_lag_p99_s: 99th percentile of that.
-        loop_lag_max_s: the longest.
-    """
-
-    requests: Count
-    wall_s: Finite
-    cpu_s: Finite
-    loop: Name
-    loop_lag_p50_s: Finite | None
-    loop_lag_p99_s: Finite | None
-    loop_lag_max_s: Finite | None
-
-
-class ClientCeiling(Record):
-    """What the load client can drive on this machine, measured against a server that only sends.
-
-    Attributes:
-        cpu_per_request_s: processor time of a request without its chunks.
-        cpu_per_chunk_s: processor time per chunk of an answer.
-        requests_per_s: rate of this case's requests at which all load processes would be busy all the time.
-        share: rate of this case over that.
-        method: how it came about.
-    """
-
-    cpu_per_request_s: Finite
-    cpu_per_chunk_s: Finite
-    requests_per_s: Finite
-    share: Finite | None
-    method: Name
-
-
-class SloJudgement(Record):
-    """Whether a load keeps a limit of a percentile.
-
-    Attributes:
-        slo: the limit, e.g. ``ttft_p99=0.5s``.
-        verdict: ``holds``: the upper bound is at least 5% below the limit; ``fails``: the lower bound is more
-            than 5% above it, or on failed requests; ``undecided``: anything else.
-        n: requests that entered, failed ones included.
-        value_s: the percentile of these requests, None where it falls on a failed one or there is none.
-        low_s: lower bound of the percentile at 99% confidence, or None.
-        high_s: upper bound at 99% confidence (MLPerf's early stopping), or None.
-    """
-
-    slo: Name
-    verdict: Literal["holds", "fails", "undecided"]
-    n: Count
-    value_s: Finite | None = None
-    low_s: Finite | None = None
-    high_s: Finite | None = None
-
-
-class ServedRecord(Record):
-    """What was sent to a server and what became of it.
-
-    Attributes:
-        requests: requests that were sent or failed to be.
-        ok: those that succeeded.
-        failures: failed requests by the name of the failure.
-        messages: for each failure one message, without keys, URLs and names.
-        asked_requests: requests that were asked for, or None where a time was.
-        asked_seconds: time that was asked for, or None.
-        warm_up_requests: requests sent before the measurement.
-        duration_s: from the first request sent to the last end.
-        began_realtime_s: the go on the client's wall clock, by which recordings are joined, or None.
-        ended_realtime_s: the end of the last answer, on the same clock read once more then, or None.
-        steady_s: length of the steady window, or None.
-        token_sources: requests by where their token count comes from.
-        first_chunk_sources: requests by where the number of tokens of their first chunk comes from.
-        prompt_tokens_asked: mean prompt length asked for.
-        prompt_tokens_received: mean prompt length that the server reports, or None.
-        cached_tokens: prompt tokens that the server took from a cache, or None when it does not say.
-        intended_rate_per_s: arrivals per second of the schedule (open loop), else None.
-        sent_rate_per_s: requests that were really sent per second (open loop), else None.
-        send_delay_p50_s: how long after its scheduled moment a request was sent: median.
-        send_delay_max_s: the longest.
-        slos: the limits that goodput and attainment go by.
-        judgements: those of them that are limits of a percentile, judged.
-        processes: the load client's processes.
-        ceiling: what the client can drive here, or None when it was not measured.
-        gave_up: why it stopped sending before the end, or None.
-        endpoint: what is known of the server: reach, API, what it accepts; never its name.
-    """
-
-    requests: Count
-    ok: Count
-    failures: dict[Name, Count]
-    messages: dict[Name, Text]
-    asked_requests: Count | None
-    asked_seconds: Finite | None
-    warm_up_requests: Count
-    duration_s: Finite | None
-    began_realtime_s: Finite | None = None
-    ended_realtime_s: Finite | None = None
-    steady_s: Finite | None
-    token_sources: dict[Name, Count]
-    first_chunk_sources: dict[Name, Count]
-    prompt_tokens_asked: Finite | None
-    prompt_tokens_received: Finite | None
-    cached_tokens: Count | None
-    intended_rate_per_s: Finite | None
-    sent_rate_per_s: Finite | None
-    send_delay_p50_s: Finite | None
-    send_delay_max_s: Finite | None
-    slos: tuple[Name, ...]
-    judgements: tuple[SloJudgement, ...] = ()
-    processes: tuple[LoadProcess, ...]
-    ceiling: ClientCeiling | None = None
-    gave_up: Text | None = None
-    endpoint: Details = Field(default_factory=dict)
 
 
 class CaseRecord(Record):

@@ -123,6 +123,25 @@ class SliceRecord(Record):
         return f"{kept} of {self.of_dense + self.of_moe} layers"
 
 
+class ParallelRecord(Record):
+    """How a model is spread over several devices.
+
+    Attributes:
+        tp: devices that share each matrix (tensor parallel).
+        pp: groups of layers, one after the other (pipeline parallel).
+        dp: copies that take different requests (data parallel).
+        ep: devices that the experts of a layer are spread over, 1 where they are not (expert parallel).
+    """
+
+    tp: Positive = 1
+    pp: Positive = 1
+    dp: Positive = 1
+    ep: Positive = 1
+
+    def __str__(self) -> str:
+        return " · ".join(f"{name} {count}" for name, count in self.model_dump().items() if count > 1)
+
+
 class LoadSpec(Record):
     """How a server is driven in a served case; all of it must be equal for two cases to be compared.
 
@@ -193,6 +212,11 @@ class CaseSpec(Record):
         slice: which layers were run, or None for the whole model. A slice is never compared with, and
             never stands for, the whole.
         load: how the server is driven, or None for offline work.
+        parallel: how the model is spread over several devices, or None where it runs on one. Never compared
+            with a case that is spread in another way.
+        device_keys: keys of all its devices, that of ``device_key`` first; empty where it is the only one.
+        speculative: method of speculative decoding of a case that aiprof runs itself, or None without any.
+            It makes other work: never matched with cases without.
     """
 
     case_id: Identifier
@@ -210,11 +234,22 @@ class CaseSpec(Record):
     batch: Positive
     seed: Seed
     slice: SliceRecord | None = None
+    parallel: ParallelRecord | None = None
+    device_keys: tuple[Name, ...] = ()
+    speculative: Name | None = None
 
     @property
     def model_label(self) -> str:
-        """The model's name, and for a slice which layers of it."""
-        return self.model if self.slice is None else f"{self.model} (slice: {self.slice})"
+        """The model's name, for a slice which layers of it, and how it is spread over devices."""
+        parts = [] if self.slice is None else [f"slice: {self.slice}"]
+        parts += [] if self.parallel is None else [str(self.parallel)]
+        parts += [] if self.speculative is None else [f"speculative: {self.speculative}"]
+        return f"{self.model} ({'; '.join(parts)})" if parts else self.model
+
+    @property
+    def all_devices(self) -> tuple[str, ...]:
+        """Keys of all devices that the case takes."""
+        return self.device_keys or (self.device_key,)
 
     load: LoadSpec | None = None
 
@@ -236,6 +271,9 @@ class Prediction(Record):
         max_users_at_context: requests of this case's length that makes, or None.
         trial_s: one trial at the measured bandwidth, or None when that is not known.
         basis: one sentence on where the numbers come from.
+        device_weights_bytes: weights on the device that holds most of them, None where there is one device.
+        device_kv_cache_bytes: cache on it.
+        device_needed_bytes: what must be free on each device.
     """
 
     weights_bytes: Count
@@ -245,3 +283,6 @@ class Prediction(Record):
     max_users_at_context: Count | None = None
     trial_s: Finite | None
     basis: Text
+    device_weights_bytes: Count | None = None
+    device_kv_cache_bytes: Count | None = None
+    device_needed_bytes: Count | None = None

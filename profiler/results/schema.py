@@ -7,20 +7,9 @@ refused on the way in and on the way out. ``docs/schema/`` holds the same as JSO
 
 from __future__ import annotations
 
-from profiler.results.case_record import (
-    BoxReadings,
-    CaseRecord,
-    ClientCeiling,
-    LoadProcess,
-    MemoryReadings,
-    SamplesRef,
-    ServedRecord,
-    SloJudgement,
-    StartRecord,
-    TrialRecord,
-    Work,
-)
+from profiler.results.case_record import CaseRecord, SamplesRef, StartRecord, TrialRecord, Work
 from profiler.results.fidelity_record import Fidelity, FidelityArtefact, FidelityFigures, FidelityLimits
+from profiler.results.readings import BoxReadings, MemoryReadings
 from profiler.results.record_base import (
     SCHEMA_VERSION,
     CaseSpec,
@@ -29,6 +18,7 @@ from profiler.results.record_base import (
     FormatsRecord,
     LoadSpec,
     Measurement,
+    ParallelRecord,
     Prediction,
     Record,
     SliceRecord,
@@ -55,6 +45,14 @@ from profiler.results.sensor_record import (
     Reason,
     SensorRecord,
     SensorScale,
+)
+from profiler.results.served_record import (
+    ClientCeiling,
+    LoadProcess,
+    ServedRecord,
+    ServerStart,
+    SloJudgement,
+    Speculation,
 )
 
 __all__ = [
@@ -84,6 +82,7 @@ __all__ = [
     "MemoryReadings",
     "ModelRecord",
     "NoiseFloor",
+    "ParallelRecord",
     "PhaseRecord",
     "PlanSettings",
     "PlannedCase",
@@ -96,9 +95,11 @@ __all__ = [
     "SensorRecord",
     "SensorScale",
     "ServedRecord",
+    "ServerStart",
     "SkippedCase",
     "SliceRecord",
     "SloJudgement",
+    "Speculation",
     "StartRecord",
     "TrialRecord",
     "Work",

@@ -7,7 +7,7 @@ and are never added to each other; each is a figure of its own with its scope.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from profiler.backends.base import Device, Unavailable
 from profiler.sensors.base import Kind, Scope, SensorInfo
@@ -52,6 +52,41 @@ def meters_for(device: Device, infos: Sequence[SensorInfo]) -> tuple[Meter, ...]
     own = _own_meter(device, energy, packages)
     others = [meter for meter in packages if meter.sensors != own.sensors]
     return (own, *others)
+
+
+def meters_of_several(devices: Sequence[Device], infos: Sequence[SensorInfo]) -> tuple[Meter, ...]:
+    """Return the meter of all devices together first, then that of each, then those of the box.
+
+    The sum is there only where each device has a meter of its own and all of them cover the same: chips and
+    boards are not added up, and what one meter sees of two devices counts once.
+
+    Args:
+        devices: under test, at least two.
+        infos: all sensors of the box.
+    """
+    each = [meters_for(device, infos) for device in devices]
+    own = [meters[0] for meters in each]
+    named = [
+        replace(meter, covers=f"{DEVICE}:{device.key}") for device, meter in zip(devices, own, strict=True)
+    ]
+    return (_sum_of(devices, own), *named, *each[0][1:])
+
+
+def _sum_of(devices: Sequence[Device], own: Sequence[Meter]) -> Meter:
+    """Return the meter of all devices together, or why there is none."""
+    sensors = tuple(info for meter in own for info in meter.sensors)
+    scopes = {meter.scope for meter in own}
+    for device, meter in zip(devices, own, strict=True):
+        if meter.unavailable is not None:
+            why = replace(meter.unavailable, text=f"{device.key}: {meter.unavailable.text}")
+            return Meter(DEVICE, meter.scope, (), why)
+    if len({info.key for info in sensors}) < len(sensors):
+        text = "one sensor speaks for several of the devices, so that nothing says what each of them takes"
+        return Meter(DEVICE, own[0].scope, (), Unavailable("shared_sensor", text, "read each device's own"))
+    if len(scopes) > 1:
+        text = f"the sensors of the devices cover different things ({', '.join(sorted(scopes))})"
+        return Meter(DEVICE, own[0].scope, (), Unavailable("mixed_scopes", text, "see `aiprof devices`"))
+    return Meter(DEVICE, own[0].scope, sensors)
 
 
 def state_sensors(device: Device, infos: Sequence[SensorInfo]) -> list[SensorInfo]:

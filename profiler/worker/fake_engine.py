@@ -123,6 +123,7 @@ class FakeEngine:
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Take the sizes of the model; fail when they exceed the pretended memory."""
         self._become(request["device"], request.get("options"))
+        self._spread(request.get("parallel") or {})
         self.batch = request["max_batch"]
         self.start = request.get("start", 0)
         # A check of fidelity is asked for faults of its own (score), so that cases meet theirs.
@@ -247,6 +248,13 @@ class FakeEngine:
         self.asked.update(options or {})
         profile = {key: value for key, value in DEVICES[device].items() if key != "name"}
         self.options = {**DEFAULTS, **profile, **self.asked}
+
+    def _spread(self, parallel: dict[str, int]) -> None:
+        """Be as many devices as the model is spread over; stages wait for each other."""
+        tp, pp, dp = (parallel.get(name, 1) for name in ("tp", "pp", "dp"))
+        for name in ("read_bandwidth", "matrix_flops"):
+            self.options[name] = float(self.options[name]) * tp * dp
+        self.options["memory_bytes"] = float(self.options["memory_bytes"]) * tp * pp * dp
 
     def _noisy(self, rate: float, repeats: int) -> list[float]:
         return [rate * self.random.gauss(1.0, self.options["probe_cv"]) for _ in range(repeats)]

@@ -17,7 +17,7 @@ ENGINES = {
     "vllm": ("vllm_engine", "VllmEngine"),
     "fake": ("fake_engine", "FakeEngine"),
 }
-OPS = ("load", "run", "score", "probe", "memory", "unload")
+OPS = ("load", "run", "score", "probe", "memory", "unload", "server")
 
 
 class EngineError(Exception):

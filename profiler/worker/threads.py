@@ -37,6 +37,19 @@ def physical_cores(root: str = "/sys/devices/system/cpu") -> int:
     return len(cores)
 
 
+def one_cpu_per_core(root: str = "/sys/devices/system/cpu") -> list[int]:
+    """Return the CPUs in this process's affinity mask, of each physical core the first."""
+    try:
+        cpus = sorted(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return list(range(os.cpu_count() or 1))
+    cores: dict[str, int] = {}
+    for cpu in cpus:
+        siblings = read_text(f"{root}/cpu{cpu}/topology/thread_siblings_list")
+        cores.setdefault(str(cpu) if siblings is None else siblings.strip(), cpu)
+    return sorted(cores.values())
+
+
 def cpu_quota(proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> float | None:
     """Return the CPU time per wall time that this process may use, in CPUs; None without a limit.
 

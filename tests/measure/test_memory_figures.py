@@ -40,7 +40,7 @@ class Outcome:
     @property
     def record(self) -> SimpleNamespace:
         """The start as the record has it."""
-        seen = Samples(self.device_used_bytes, self.host_used_bytes, self.counted, self.polled)
+        seen = Samples({"one": self.device_used_bytes}, self.host_used_bytes, self.counted, self.polled)
         return SimpleNamespace(memory=readings(self.loaded, self.memory, seen))
 
 
