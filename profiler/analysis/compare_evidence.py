@@ -176,7 +176,7 @@ class Evidence:
         low, high = TIME_RANGE_S
         means = []
         for trials in self._trials:
-            times = [TIMES[phase](trial) for trial in trials]
+            times = list(map(TIMES[phase], trials))
             known = [time for time in times if time is not None and low <= time <= high]
             if len(known) < len(times):
                 odd = next(time for time in times if time is None or not low <= time <= high)

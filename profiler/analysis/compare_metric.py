@@ -48,21 +48,21 @@ class MetricComparison:
     unit: str
     baseline: float | None
     candidate: float | None
-    ratio: float | None
-    ratio_ci95: tuple[float, float] | None
-    ratio_ci95_recorded: tuple[float, float] | None
-    recorded_scope: str | None
-    baseline_starts: int
-    candidate_starts: int
-    log_ratio: float | None
-    standard_error: float | None
-    df: float | None
-    p_value: float | None
-    p_adjusted: float | None
-    verdict: Verdict
-    faster: Literal["baseline", "candidate"] | None
-    words: str
-    reason: str | None
+    ratio: float | None = None
+    ratio_ci95: tuple[float, float] | None = None
+    ratio_ci95_recorded: tuple[float, float] | None = None
+    recorded_scope: str | None = None
+    baseline_starts: int = 0
+    candidate_starts: int = 0
+    log_ratio: float | None = None
+    standard_error: float | None = None
+    df: float | None = None
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    verdict: Verdict = "missing"
+    faster: Literal["baseline", "candidate"] | None = None
+    words: str = "no comparison"
+    reason: str | None = None
     follows_from: str | None = None
     is_load: bool = False
 
@@ -88,33 +88,6 @@ def recorded_interval(recorded: Sequence[Measurement | str]) -> tuple[float, flo
         return None
     (baseline, baseline_ci), (candidate, candidate_ci) = known
     return interval_of_ratio(baseline, baseline_ci, candidate, candidate_ci)
-
-
-def blank_metric(
-    name: str, unit: str, values: tuple[float | None, float | None], starts: tuple[int, int]
-) -> MetricComparison:
-    """Return a metric with its values and nothing said of it."""
-    return MetricComparison(
-        metric=name,
-        unit=unit,
-        baseline=values[0],
-        candidate=values[1],
-        ratio=None,
-        ratio_ci95=None,
-        ratio_ci95_recorded=None,
-        recorded_scope=None,
-        baseline_starts=starts[0],
-        candidate_starts=starts[1],
-        log_ratio=None,
-        standard_error=None,
-        df=None,
-        p_value=None,
-        p_adjusted=None,
-        verdict="missing",
-        faster=None,
-        words="no comparison",
-        reason=None,
-    )
 
 
 def why_missing(sides: Sequence[object], letters: Letters) -> str:

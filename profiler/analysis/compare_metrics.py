@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from profiler.analysis.compare_evidence import LOAD_METRICS, PLAIN_METRICS, SPEED_METRICS
 from profiler.analysis.compare_metric import (
     Letters,
     MetricComparison,
-    blank_metric,
     recorded_interval,
     why_missing,
 )
@@ -78,17 +78,23 @@ def _plain(name: str, couple: Couple, letters: Letters) -> MetricComparison | No
     if not known:
         return None
     values = [None if isinstance(item, str) else item.value for item in recorded]
-    starts = (couple[0].starts, couple[1].starts)
-    blank = blank_metric(name, known[0].unit, (values[0], values[1]), starts)
+    compared = partial(
+        MetricComparison,
+        metric=name,
+        unit=known[0].unit,
+        baseline=values[0],
+        candidate=values[1],
+        baseline_starts=couple[0].starts,
+        candidate_starts=couple[1].starts,
+    )
     scopes = dict.fromkeys(item.scope for item in known if item.scope not in _START_SCOPES)
     if len(known) < 2 or values[0] is None or values[1] is None:
-        return replace(blank, reason=why_missing(recorded, letters))
+        return compared(reason=why_missing(recorded, letters))
     if len(scopes) > 1 or len({item.unit for item in known}) > 1:
         reason = f"not the same quantity: {' against '.join(item.scope for item in known)}"
-        return replace(blank, reason=reason)
+        return compared(reason=reason)
     interval = recorded_interval(recorded)
-    return replace(
-        blank,
+    return compared(
         ratio=values[1] / values[0],
         log_ratio=math.log(values[1]) - math.log(values[0]),
         ratio_ci95_recorded=interval,

@@ -64,9 +64,15 @@ def command(
     shows: it fetches nothing, opens from a disk without a network, and needs no scripts to be read.
     """
     from profiler.cli.given import given_path, read_given
+    from profiler.render.vega_runtime import VegaRuntime
+
+    paths = [given_path(text) for text in runs]
+    # Before everything else that takes long, so that it is done beside it.
+    runtime = VegaRuntime() if interactive else None
+
     from profiler.render.report import write_report
 
-    loaded, messages = read_given(map(given_path, runs))
+    loaded, messages = read_given(paths)
     for message in messages:
         click.echo(f"aiprof: {message}", err=True)
     try:
@@ -77,7 +83,7 @@ def command(
             gate=None if policy is None else _verdict(policy, loaded),
             cost=None if costs is None else _prices(costs, loaded),
             predicted=_predictions(elsewhere, loaded) if elsewhere else None,
-            interactive=interactive,
+            runtime=runtime,
         )
     except OSError as error:
         raise UsageError(f"{out}: cannot be written: {error.strerror}; choose another --out") from error

@@ -95,7 +95,7 @@ def latency_figure(families: Sequence[Family], *, interactive: bool = False) -> 
 
 def _spreads(family: Family, time: Time) -> list[Spread]:
     found: list[Spread] = []
-    for entry in family.entries:
+    for entry in _shown(family):
         used = {start.index for start in entry.case.starts if start.used}
         times = [
             value
@@ -105,15 +105,21 @@ def _spreads(family: Family, time: Time) -> list[Spread]:
         ]
         if len(times) > 1:
             found.append(Spread(entry, times))
+    return found
+
+
+def _shown(family: Family) -> list[Entry]:
+    """Return the cases that there is room for; those with a single trial have nothing to show."""
+    found = [entry for entry in family.entries if len(entry.case.trials) > 1]
     if len(found) <= MAX_ROWS:
         return found
-    batches = sorted({spread.entry.spec.batch for spread in found})
+    batches = sorted({entry.spec.batch for entry in found})
     kept: set[int] = set()
     # The smallest and the largest batches say most; the rest as far as there is room.
     for batch in (batches[0], batches[-1], *batches[1:-1]):
-        if sum(spread.entry.spec.batch in kept | {batch} for spread in found) <= MAX_ROWS:
+        if sum(entry.spec.batch in kept | {batch} for entry in found) <= MAX_ROWS:
             kept.add(batch)
-    return [spread for spread in found if spread.entry.spec.batch in kept][:MAX_ROWS] or found[:MAX_ROWS]
+    return [entry for entry in found if entry.spec.batch in kept][:MAX_ROWS] or found[:MAX_ROWS]
 
 
 def _row(family: Family, title: str, spread: Spread) -> Row:

@@ -19,18 +19,24 @@ from profiler.data import data_root
 from profiler.render.report_answer import Judge
 from profiler.render.report_sections import build_report
 from profiler.render.report_view import Report, Section
+from profiler.render.vega_runtime import VegaRuntime
 from profiler.results.read import Run
 
 REPORT_FILE: Final = "report.html"
 
 
-def render(report: Report, *, interactive: bool = False) -> str:
-    """Return the page. Everything from a record is escaped: a run may come from another person."""
+def render(report: Report, runtime: VegaRuntime | None = None) -> str:
+    """Return the page. Everything from a record is escaped: a run may come from another person.
+
+    Args:
+        report: what it shows.
+        runtime: what zooms its charts, where it keeps their specifications.
+    """
     folder = data_root("reports")
     style = _static(folder / "report.css")
     scripts = [_static(folder / "report.js")]
-    if interactive:
-        scripts.append(_runtime() + _static(folder / "interactive.js"))
+    if runtime is not None:
+        scripts.append(runtime.script() + _static(folder / "interactive.js"))
     environment = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
@@ -57,18 +63,21 @@ def write_report(
     cost: Section | None = None,
     gate: Section | None = None,
     predicted: Section | None = None,
-    interactive: bool = False,
+    runtime: VegaRuntime | None = None,
 ) -> Path:
     """Write the report of ``runs`` in one piece and return ``path``; see :func:`build_report`.
+
+    With a ``runtime`` its charts can be zoomed.
 
     Raises:
         OSError: ``path`` cannot be written.
     """
+    interactive = runtime is not None
     report = build_report(
         runs, title, judge=judge, cost=cost, gate=gate, predicted=predicted, interactive=interactive
     )
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(render(report, interactive=interactive), encoding="utf-8")
+    temporary.write_text(render(report, runtime), encoding="utf-8")
     return temporary.replace(path)
 
 
@@ -89,12 +98,3 @@ def _static(path: Path) -> str:
 def _hash(content: str) -> str:
     digest = hashlib.sha256(content.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _runtime() -> str:
-    """Return Vega, Vega-Lite and their loader as one script that defines ``vegaEmbed``."""
-    import vl_convert
-
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    # Inside a script element these would end it or change how it is parsed.
-    return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--") + "\n"

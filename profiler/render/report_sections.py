@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from altair.utils.schemapi import debug_mode
+
 from profiler.render.charts_latency import latency_figure
 from profiler.render.charts_memory import memory_figure, memory_table
 from profiler.render.charts_power import power_figure
@@ -88,6 +90,20 @@ def build_report(
         predicted: the same cases on hardware that is not here, or None to leave them out.
         interactive: keep the specifications of the charts for the page's script.
     """
+    # Specifications are fixed and tested; checking each part of each would take longer than drawing it.
+    with debug_mode(False):
+        return _report(runs, title, judge, (cost, gate, predicted), interactive=interactive)
+
+
+def _report(
+    runs: Sequence[Run],
+    title: str,
+    judge: Judge | None,
+    asked: tuple[Section | None, Section | None, Section | None],
+    *,
+    interactive: bool,
+) -> Report:
+    cost, gate, predicted = asked
     subjects, entries = collect(runs)
     grouped = families(entries)
     sections: list[Section | None] = [

@@ -57,7 +57,7 @@ def _storable(value: Any, depth: int = 0) -> Any:
 Version = Annotated[Literal[1], BeforeValidator(_whole)]
 Identifier = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(max_length=MAX_NAME)]
-Text = Annotated[str, BeforeValidator(_clipped), Field(max_length=MAX_TEXT)]
+Text = Annotated[str, Field(max_length=MAX_TEXT), BeforeValidator(_clipped)]
 Utc = Annotated[str, Field(max_length=40), AfterValidator(_utc)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 # Up to 2**53 every JSON reader sees the same integer.

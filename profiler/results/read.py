@@ -33,6 +33,8 @@ MAX_LINE_BYTES = 8 * 2**20
 MAX_CASES_BYTES = 2 * 2**30
 MAX_SAMPLES_BYTES = 2 * 2**30
 MAX_FAULTS = 20
+# Lines are long; the default of 8 KiB takes a dozen calls for each.
+READ_BYTES = 2**20
 
 
 def sha256_of(data: bytes) -> str:
@@ -148,7 +150,7 @@ def _lines(path: Path) -> Iterator[bytes]:
     if not os.path.lexists(path):
         return
     descriptor = _open_regular(path, MAX_CASES_BYTES)
-    with os.fdopen(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb", buffering=READ_BYTES) as file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES + 1):
             number += 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from profiler.results.fields import Count, Finite, Name, Text
-from profiler.results.record_base import Record
+from profiler.results.record_base import Frequent, Record
 
 
-class MemoryReadings(Record):
+class MemoryReadings(Frequent):
     """What one start said about memory; the case's figures are the largest of its starts.
 
     Attributes:

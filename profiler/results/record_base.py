@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -19,7 +19,22 @@ class Record(BaseModel):
     )
 
 
-class Measurement(Record):
+_NOT_KEPT: Final[set[str]] = set()
+
+
+class Frequent(Record):
+    """Base of records of which a run holds tens of thousands.
+
+    Which fields a file gave is not kept: for a small record pydantic's own list of them takes more memory
+    than everything else.
+    """
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Share one empty list of fields."""
+        object.__setattr__(self, "__pydantic_fields_set__", _NOT_KEPT)
+
+
+class Measurement(Frequent):
     """One figure with everything needed to judge it.
 
     Attributes:

@@ -7,12 +7,12 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from profiler.results.fields import Count, Finite, Moment, Name, Positive, Text
-from profiler.results.record_base import Measurement, Record
+from profiler.results.record_base import Frequent, Measurement, Record
 
 Phase = Literal["idle", "trials", "prefill", "decode", "max_1s"]
 
 
-class Reason(Record):
+class Reason(Frequent):
     """Why something cannot be read, and what to do about it.
 
     Attributes:
@@ -172,7 +172,7 @@ class EnergySpans(Record):
     interruptions: tuple[InterruptionRecord, ...] = ()
 
 
-class EnergyRecord(Record):
+class EnergyRecord(Frequent):
     """Energy of one phase of one start, as one meter saw it.
 
     Attributes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -201,9 +202,7 @@ def _hostile(path: Path, value: float) -> Path:
     power = make_case_fields()["measurements"]["prefill_s"].model_copy(
         update={"value": value, "ci95": (-1e308, 1e308), "unit": EVIL}
     )
-    trials = tuple(
-        trial if trial.start else trial.model_copy(update={"e2e_s": value}) for trial in fields["trials"]
-    )
+    trials = tuple(trial if trial.start else replace(trial, e2e_s=value) for trial in fields["trials"])
     fields |= {"measurements": {"power_mean_w": power, EVIL: power}, "trials": trials}
     with RunWriter.create(path, record.model_copy(update={"devices": (device,)})) as writer:
         writer.append(fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -302,7 +303,7 @@ def test_a_scenario_without_decode_has_no_decode_figures() -> None:
     sides = []
     for seed in (1, 2):
         case = make_case(spec, steady(1.0, seed=seed))
-        trials = tuple(trial.model_copy(update={"decode_s": None}) for trial in case.trials)
+        trials = tuple(replace(trial, decode_s=None) for trial in case.trials)
         sides.append(make_run([case.model_copy(update={"trials": trials})]))
     pair = _pair(*sides)
     assert _metric(pair, "tpot_s").reason == "the scenario generates one token: there is no decode phase"

@@ -284,7 +284,7 @@ def test_boxes_are_set_against_each_other_on_the_same_work_and_formats_only() ->
 
 def test_times_that_cannot_be_true_give_no_price() -> None:
     case = make_case(spec_on(), STEADY)
-    trials = tuple(trial.model_copy(update={"e2e_s": 1e308}) for trial in case.trials)
+    trials = tuple(replace(trial, e2e_s=1e308) for trial in case.trials)
     run = make_run(case.model_copy(update={"trials": trials, "measurements": {}}), device=make_device())
     (priced,) = work_of(BOX, runs=[run]).cases
     assert priced.output.value is None

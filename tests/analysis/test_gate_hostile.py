@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def test_a_run_that_was_only_interrupted_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", [0.0, -1.0, 1e308, 1e-320])
 def test_times_that_cannot_be_true_count_for_nothing(tmp_path: Path, seconds: float) -> None:
     case = make_case(spec_on(), STEADY)
-    trials = tuple(trial.model_copy(update={"e2e_s": seconds}) for trial in case.trials)
+    trials = tuple(replace(trial, e2e_s=seconds) for trial in case.trials)
     run = run_with(case.model_copy(update={"trials": trials, "measurements": {}}))
     line = one_line(tmp_path, SPEED % 10, run)
     assert line.outcome == "undecided"

@@ -11,6 +11,7 @@ import pytest
 from report_runs import ATTACK, write_box
 
 from profiler.render.report import write_report
+from profiler.render.vega_runtime import VegaRuntime
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
@@ -63,7 +64,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_box(folder / "slow", "slow box", 1.0, failing=True),
         write_box(folder / "fast", f"=fast {ATTACK}", 2.0, simulated=True),
     ]
-    write_report(runs, folder / "live.html", title=ATTACK, interactive=True)
+    write_report(runs, folder / "live.html", title=ATTACK, runtime=VegaRuntime())
     return write_report(runs, folder / "report.html", title=ATTACK)
 
 

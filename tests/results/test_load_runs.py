@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -159,7 +160,7 @@ def test_trials_of_a_replaced_or_unfinished_start_are_marked_unused(tmp_path: Pa
     fields = make_case_fields()
     (start,), trials = fields["starts"], fields["trials"]
     fields["starts"] = (start.model_copy(update={"used": False}),)
-    fields["trials"] = (*trials, trials[0].model_copy(update={"start": 1, "decode_s": None}))
+    fields["trials"] = (*trials, replace(trials[0], start=1, decode_s=None))
     with RunWriter.create(tmp_path, make_run_record()) as writer:
         writer.append(fields)
         writer.close()
