@@ -58,6 +58,7 @@ FORMATS: dict[str, tuple[Rounding | None, Rounding | None, Rounding | None, str]
     "fp16": (None, None, None, "fp16"),
     "bf16": (None, None, None, "bf16"),
     "fp8-block128": (e4m3_blocks, lambda x: e4m3(x, 128), None, "bf16"),
+    "w8a16-int8": (lambda w: integers(w, 8, None), None, None, "bf16"),
     "w8a8-int8": (lambda w: integers(w, 8, None), lambda x: integers(x, 8, None), None, "bf16"),
     "w4a16-g128": (lambda w: integers_with_zero(w, 4, 128), None, None, "fp16"),
     "q8_0": (

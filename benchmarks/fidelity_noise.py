@@ -1,6 +1,6 @@
 """How far each number format is from fp32 on the stand-ins of the fidelity check: the basis of its limits.
 
-    python benchmarks/fidelity_noise.py [--seeds 3] [--model NAME ...]
+    python benchmarks/fidelity_noise.py [--seeds 3] [--model NAME ...] [--format NAME ...]
 
 For every model (widths of the catalogue's), seed and format: mean divergence, agreement and lead of the
 greedy choice, through the check's own code. Formats that the torch engine lacks are emulated. The last
@@ -21,6 +21,7 @@ from profiler.measure.fidelity_answers import compare
 from profiler.measure.fidelity_artefact import STEPS, Artefact, artefact_of
 from profiler.measure.fidelity_reference import Reference, answers_of, reference_from, reference_request
 from profiler.models.catalogue import ResolvedModel, resolve_model
+from profiler.models.formats import formats_for
 from profiler.results.fidelity_record import FidelityFigures
 from profiler.worker.torch_engine import TorchEngine
 
@@ -42,7 +43,9 @@ def model_of(name: str) -> ResolvedModel:
     return replace(model, architecture=replace(architecture, **NARROWER, experts=experts))
 
 
-def load(artefact: Artefact, dtype: str, change: Change | None = None, **architecture: Any) -> TorchEngine:
+def load(
+    artefact: Artefact, precision: str, change: Change | None = None, **architecture: Any
+) -> TorchEngine:
     """Return the torch engine with the artefact, changed after loading."""
     engine = TorchEngine()
     engine.load(
@@ -50,7 +53,7 @@ def load(artefact: Artefact, dtype: str, change: Change | None = None, **archite
             "architecture": asdict(replace(artefact.architecture, **architecture)),
             "weights": artefact.weights,
             "device": "cpu",
-            "formats": dict.fromkeys(("weight_format", "compute_dtype", "kv_dtype"), dtype),
+            "formats": asdict(formats_for(precision)),
             "max_batch": 2 * len(artefact.prompts),
             "max_tokens": len(artefact.prompts[0]) + STEPS,
             "options": {"linear": "plain"},
@@ -112,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--model", action="append")
+    parser.add_argument("--format", action="append", help="these only, and no mistakes")
     arguments = parser.parse_args()
     rows: dict[str, list[FidelityFigures]] = {}
     wrong: dict[str, list[FidelityFigures]] = {}
@@ -120,10 +124,12 @@ def main() -> None:
             artefact = artefact_of(model_of(name), seed)
             reference = reference_of(artefact)
             for label, dtype, change in formats():
+                if arguments.format and label not in arguments.format:
+                    continue
                 found = figures(artefact, reference, load(artefact, dtype, change))
                 rows.setdefault(label, []).append(found)
                 print(f"{name} {seed} {label} {found.mean_kl:.3g} {found.top1_agreement:.3f}", flush=True)
-            for label, change, changed in mistakes(artefact):
+            for label, change, changed in () if arguments.format else mistakes(artefact):
                 found = figures(artefact, reference, load(artefact, "bf16", change, **changed))
                 wrong.setdefault(label, []).append(found)
                 print(f"{name} {seed} {label} {found.mean_kl:.3g} {found.top1_agreement:.3f}", flush=True)

@@ -15,6 +15,7 @@ from profiler.worker.torch_support import (
     BLOCK_SCALED,
     FAMILIES,
     FORMATS,
+    INT8,
     LINEAR,
     NO_BLOCK_SCALES,
     OPTIONS,
@@ -41,11 +42,16 @@ class TorchEngine:
             return f"the torch engine does not know rope_type {rope_type}, only {', '.join(ROPE_TYPES)}"
         if formats.weight_format == BLOCK_SCALED:
             return f"the torch engine does not run {NO_BLOCK_SCALES}"
-        asked = {formats.weight_format, formats.compute_dtype, formats.kv_dtype}
+        asked = {formats.compute_dtype, formats.kv_dtype}
+        if formats.weight_format != INT8:
+            asked.add(formats.weight_format)
+        elif architecture.experts is not None or architecture.latent_attention is not None:
+            return f"the torch engine holds only dense models with grouped queries in {INT8}"
         if not asked <= set(FORMATS) or len(asked) > 1:
             return (
                 f"the torch engine keeps weights, computation and cache in one of {', '.join(FORMATS)}, "
-                f"not in {formats.weight_format}, {formats.compute_dtype} and {formats.kv_dtype}"
+                f"or weights in {INT8}, not in {formats.weight_format}, {formats.compute_dtype} "
+                f"and {formats.kv_dtype}"
             )
         return None
 

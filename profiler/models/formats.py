@@ -7,6 +7,8 @@ format         a quantised matrix           what stays unquantised      source
 =============  ===========================  ==========================  =============================
 fp8-block128   1 byte per weight, an fp32   embedding, head, norms,     the published DeepSeek-R1
                scale per 128 x 128 block    biases, router in bf16      checkpoint, by tensor type
+w8a16-int8     1 byte per weight, an fp32   as above, in bf16           torchao
+               scale per output channel                                 ``Int8WeightOnlyConfig``
 w8a8-int8      1 byte per weight, a bf16    as above                    compressed-tensors ``W8A8``
                scale per output channel                                 checkpoints (``ignore:
                                                                         [lm_head]``)
@@ -99,6 +101,10 @@ def _fp8_block128(rows: int, cols: int) -> int:
     return rows * cols + 4 * math.ceil(rows / 128) * math.ceil(cols / 128)
 
 
+def _w8a16_int8(rows: int, cols: int) -> int:
+    return rows * cols + 4 * rows
+
+
 def _w8a8_int8(rows: int, cols: int) -> int:
     return rows * cols + 2 * rows
 
@@ -126,6 +132,7 @@ WEIGHT_FORMATS: Mapping[str, _WeightFormat] = {
     "fp16": _plain("fp16"),
     "fp32": _plain("fp32"),
     "fp8-block128": _WeightFormat(_fp8_block128, _LINEAR, "bf16", "fp8", "bf16"),
+    "w8a16-int8": _WeightFormat(_w8a16_int8, _LINEAR, "bf16", "bf16", "bf16"),
     "w8a8-int8": _WeightFormat(_w8a8_int8, _LINEAR, "bf16", "int8", "bf16"),
     "w4a16-g128": _WeightFormat(_w4a16_g128, _LINEAR, "fp16", "fp16", "fp16"),
     # llama.cpp quantises activations to 8 bits and multiplies integers (q8_0 x q8_0, q4_0 x q8_0).

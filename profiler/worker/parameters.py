@@ -46,6 +46,7 @@ class Linear:
         last_only: whether it only ever sees the last token of a prompt.
         native: the :class:`native_kernels.Kernels` that multiply few rows with the plain weight, or None.
         native_many: whether they multiply any number of rows.
+        int8: the :class:`int8.Int8Product` that stands for the weight, or None.
     """
 
     def __init__(self, weight: Any, bias: Any, last_only: bool = False) -> None:
@@ -54,12 +55,17 @@ class Linear:
         self.last_only = last_only
         self.native: Any = None
         self.native_many = False
+        self.int8: Any = None
         self._packed: Any = None
 
     def pack(self, batch: int) -> None:
         """Replace the weight by its packed form, laid out for ``batch`` rows of input."""
         self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, batch)
         self.weight = None
+
+    def quantise(self, product: Any) -> None:
+        """Replace the weight by ``product``, an :class:`int8.Int8Product` of it."""
+        self.int8, self.weight = product, None
 
     def packed(self, batch: int) -> Any:
         """Return a function that multiplies with a packed copy and leaves this as it is."""
@@ -69,11 +75,15 @@ class Linear:
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes of the packed weight, padding included; 0 while it is not packed."""
+        """Bytes of the packed or quantised weight, padding included; 0 while it is neither."""
+        if self.int8 is not None:
+            return int(self.int8.nbytes)
         return 0 if self._packed is None else int(torch.ops.mkldnn._nbytes(self._packed))
 
     def __call__(self, x: Any) -> Any:
         """Return ``[..., rows]`` for ``x`` of ``[..., columns]``."""
+        if self.int8 is not None:
+            return self.int8(x, self.bias)
         if self.native is not None and (self.native_many or x.numel() <= MAX_ROWS * x.shape[-1]):
             return self.native.linear(x, self.weight, self.bias)
         if self._packed is None:

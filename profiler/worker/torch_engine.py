@@ -17,11 +17,12 @@ import torch
 from . import host_memory, kernels, scoring, torch_devices, torch_probes, weights
 from .captured import capture
 from .decoder import Decoder
+from .int8 import quantise, require_int8
 from .parameters import Parameters
 from .protocol import EngineError
 from .slices import layer_slice
 from .threads import cpu_quota, default_threads
-from .torch_support import FAMILIES, FORMATS, OPTIONS
+from .torch_support import FAMILIES, FORMATS, INT8, OPTIONS
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -42,7 +43,7 @@ class TorchEngine:
         details = {
             "build": _build(),
             "families": list(FAMILIES),
-            "formats": list(FORMATS),
+            "formats": [*FORMATS, INT8],
             "failed_device_runtimes": failures,
         }
         engine = {"name": "torch", "version": torch.__version__, "details": details}
@@ -62,6 +63,9 @@ class TorchEngine:
         architecture = request["architecture"]
         layers = layer_slice(architecture, options.get("layers"))
         asked = options.get("linear")
+        quantised = request["formats"]["weight_format"] == INT8
+        if quantised:
+            require_int8(architecture, dtype, device)
         candidates = kernels.find_candidates(asked, dtype, device, _positive(request, "max_batch"))
         started = time.perf_counter()  # compiling is no part of loading
         source = weights.open_source(request["weights"], architecture)
@@ -77,7 +81,11 @@ class TorchEngine:
             source.fill(model, dtype, device)
             torch_devices.synchronize(device)
             load_s = time.perf_counter() - started
-            chosen, compile_s = kernels.choose(model, parameters, asked, candidates, _work(request))
+            work = _work(request)
+            if quantised:
+                chosen, compile_s = quantise(parameters, work)
+            else:
+                chosen, compile_s = kernels.choose(model, parameters, asked, candidates, work)
             steps, captured, capture_s = capture(model, parameters, options.get("step"))
         self._model, self._parameters, self._device = model, parameters, device
         self._steps = steps
@@ -195,12 +203,14 @@ class TorchEngine:
 
 
 def _dtype(formats: dict[str, str]) -> Any:
-    """Return the one dtype of weights, computation and cache."""
-    names = {formats[field] for field in ("weight_format", "compute_dtype", "kv_dtype")}
+    """Return the one dtype of computation and cache, and of weights that are not quantised."""
+    fields = ("compute_dtype", "kv_dtype") if formats["weight_format"] == INT8 else tuple(formats)
+    names = {formats[field] for field in fields}
     if len(names) > 1 or not names <= set(DTYPES):
         raise EngineError(
             "unsupported",
-            f"the torch engine runs weights, computation and cache in {', '.join(FORMATS)}, not as {formats}",
+            f"the torch engine runs weights, computation and cache in {', '.join(FORMATS)}, "
+            f"or weights in {INT8}, not as {formats}",
         )
     return DTYPES[names.pop()]
 

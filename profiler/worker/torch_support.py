@@ -3,6 +3,8 @@
 FAMILIES = ("llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v3")
 ROPE_TYPES = ("default", "llama3", "yarn")
 FORMATS = ("bf16", "fp16", "fp32")
+INT8 = "w8a16-int8"
+"""Weights in 8 bits through torchao; computation and cache in one of the formats above."""
 OPTIONS = ("threads", "linear", "step", "layers")
 MEASURED = "measured"
 STEPS = ("compiled", "captured", "eager")

@@ -183,6 +183,7 @@ def test_what_is_too_far_for_the_claim_names_the_finest_format_that_explains_it(
         return found.verdict, found.explained_by
 
     assert judged(0.005) == ("faithful", None)
-    assert judged(0.05) == ("degraded", "q8_0")
+    assert judged(0.05) == ("degraded", "w8a16-int8")
+    assert judged(0.065) == ("degraded", "q8_0")
     assert judged(3.0)[0] == "degraded"
     assert judged(5.0) == ("wrong", None)

@@ -26,6 +26,7 @@ BITS = {
     "fp16": 16,
     "fp32": 32,
     "fp8-block128": 8,
+    "w8a16-int8": 8,
     "w8a8-int8": 8,
     "w4a16-g128": 4,
     "q8_0": 8,
@@ -83,6 +84,7 @@ def test_rows_that_do_not_fill_ggml_blocks_stay_16_bit() -> None:
 def test_scales_of_partial_blocks_count() -> None:
     assert weight_format_bytes("fp8-block128", 129, 128) == 129 * 128 + 2 * 4
     assert weight_format_bytes("w8a8-int8", 10, 7) == 10 * 7 + 10 * 2
+    assert weight_format_bytes("w8a16-int8", 10, 7) == 10 * 7 + 10 * 4
     assert weight_format_bytes("w4a16-g128", 2, 256) == 256 + 4 * 2 + 2
 
 

@@ -85,10 +85,19 @@ def test_the_engine_is_faithful_in_what_it_runs(judged: Judged, precision: str) 
     assert found.figures.positions == 64
 
 
-@pytest.mark.parametrize("precision", ["fp8-block128", "w8a8-int8", "w4a16-g128", "q8_0", "q4_0"])
+@pytest.mark.parametrize(
+    "precision", ["fp8-block128", "w8a16-int8", "w8a8-int8", "w4a16-g128", "q8_0", "q4_0"]
+)
 def test_an_emulated_format_is_faithful_to_its_own_name(judged: Judged, precision: str) -> None:
     found = judged(precision, "fp16", lambda engine: round_weights(engine, precision))
     assert found.verdict == "faithful", found
+
+
+def test_weights_that_torchao_quantised_are_faithful_and_no_bf16(judged: Judged) -> None:
+    pytest.importorskip("torchao")
+    assert judged("w8a16-int8", "w8a16-int8").verdict == "faithful"
+    found = judged("bf16", "w8a16-int8")
+    assert (found.verdict, found.explained_by) == ("degraded", "w8a16-int8")
 
 
 def test_a_wrong_rope_base_is_wrong(judged: Judged) -> None:
