@@ -113,7 +113,7 @@ class Content:
         """
         if self._left != -1 or self._rest or self._trailers:
             return None
-        head = _HEADS.get(len(data)) or _head_of(len(data))
+        head = size_line(len(data))
         return data[len(head) : -2] if head and data.startswith(head) and data.endswith(b"\r\n") else None
 
     def feed(self, stamp_ns: int, data: bytes) -> bool:
@@ -173,8 +173,11 @@ _HEADS: dict[int, bytes] = {}
 """For lengths of a whole chunk its size line, as nearly all servers write it; filled as they come."""
 
 
-def _head_of(length: int) -> bytes:
+def size_line(length: int) -> bytes:
     """Return the size line of a chunk of ``length`` bytes in all; of some lengths there is none."""
+    known = _HEADS.get(length)
+    if known is not None:
+        return known
     found = next(
         (
             b"%x\r\n" % size

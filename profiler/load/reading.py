@@ -16,9 +16,10 @@ from profiler.load.exchange import Exchange
 from profiler.load.http import Content, Head, MalformedError, split_head
 from profiler.load.outcome import DONE_MISSING, LENGTH_DIFFERS, NOT_CLOSED, RETRIED, CountTokens, Reading
 from profiler.load.redact import redact
-from profiler.load.sse import events
-from profiler.load.tally import Tally, error_text, settle_counts, take, take_events
+from profiler.load.sse import Place, events
+from profiler.load.tally import Tally, error_text, settle_counts, take, take_events, take_texts
 
+CHUNKS_PER_STEP: Final = 128
 EVENTS_PER_STEP: Final = 32
 """About a tenth of a millisecond of work, so that a long answer read meanwhile delays nobody."""
 
@@ -65,14 +66,19 @@ def reading_steps(
             if whole:
                 take(tally, whole[-1][0], json.loads(b"".join(piece for _, piece in whole)), api)
         else:
-            stream_events = events(rest)
-            while batch := list(islice(stream_events, EVENTS_PER_STEP)):
+            place = Place()
+            stream_events = events(rest, place)
+            # A template is found by the first few events; until then each is parsed.
+            while batch := list(islice(stream_events, EVENTS_PER_STEP if tally.template else 4)):
                 take_events(tally, batch, api)
                 if tally.done:
                     for _ in pieces:  # the framing must hold to its end
                         pass
                     break
                 yield
+                if tally.template is not None and place.between and unframed.between:
+                    while unframed.take_plain(tally, CHUNKS_PER_STEP):
+                        yield
     except MalformedError as error:
         waited = exchange.failure in ("timeout", "idle_timeout")  # in vain, for the end of a broken framing
         reading.fail(exchange.failure if exchange.failure and not waited else "malformed", str(error))
@@ -86,17 +92,26 @@ def reading_steps(
 
 
 class Unframed:
-    """Pieces of content of an exchange, taken out of their framing one by one."""
+    """Pieces of content of an exchange, taken out of their framing one by one.
+
+    Attributes:
+        head: of the answer, as soon as it is there.
+        content: takes the framing off.
+        between: the receipt that was taken last was one whole chunk, and nothing of it is left.
+    """
 
     def __init__(self, raw: Iterable[tuple[int, bytes]]) -> None:
         self.head: Head | None = None
         self.content: Content | None = None
-        self._raw = raw
+        self.between = False
+        self._raw = iter(raw)
+        self._held: tuple[int, bytes] | None = None
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Yield ``(stamp_ns, content)``."""
         before = b""
-        for stamp, data in self._raw:
+        while (piece := self._next()) is not None:
+            stamp, data = piece
             if self.content is None:
                 before += data
                 self.head, data = split_head(before)
@@ -104,12 +119,37 @@ class Unframed:
                     continue
                 self.content = Content(self.head)
             whole = self.content.whole_chunk(data)
+            self.between = whole is not None
             if whole is not None:
                 yield stamp, whole
             elif data:
                 self.content.feed(stamp, data)
                 yield from self.content.pieces
                 self.content.pieces.clear()
+
+    def take_plain(self, tally: Tally, most: int) -> bool:
+        """Take receipts that are one chunk with one event of the template each, past all other readers.
+
+        Returns:
+            Whether ``most`` were taken, so that there may be more.
+        """
+        assert tally.template is not None
+        text_of = tally.template.text_of_chunk
+        stamps: list[int] = []
+        texts: list[bytes] = []
+        while len(stamps) < most and (piece := self._next()) is not None:
+            text = text_of(piece[1])
+            if text is None:
+                self._held = piece
+                break
+            stamps.append(piece[0])
+            texts.append(text)
+        take_texts(tally, stamps, texts)
+        return len(stamps) == most
+
+    def _next(self) -> tuple[int, bytes] | None:
+        held, self._held = self._held, None
+        return held or next(self._raw, None)
 
 
 def _refused(reading: Reading, head: Head, content: bytes, key: str | None) -> Reading:

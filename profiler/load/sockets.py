@@ -42,6 +42,7 @@ class RawTransport:
 
     def __init__(self, owner: SocketSet, sock: socket.socket, receiver: Receiver) -> None:
         self.receiver = receiver
+        self.take = receiver.buffer_updated
         self.recv_into = sock.recv_into
         self._owner = owner
         self._sock = sock
@@ -161,6 +162,6 @@ class SocketSet:
                     self.lost(transport, error)
                     continue
                 if received:
-                    transport.receiver.buffer_updated(received)
+                    transport.take(received)
                 else:
                     self.lost(transport, None)

@@ -5,13 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 
-def events(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, bytes]]:
+class Place:
+    """Where the reader of events stands.
+
+    Attributes:
+        between: the piece that was taken last was one whole event, and nothing of it is left.
+    """
+
+    between = False
+
+
+def events(
+    pieces: Iterable[tuple[int, bytes]], place: Place | None = None
+) -> Iterator[tuple[int, bytes, bytes]]:
     """Yield ``(stamp_ns, data, type)`` for each event; comments and fields without data are left out.
 
     Lines may end with LF, CRLF or CR and may be split anywhere, also within a character. An event is
     stamped with the receipt of the last line of its data. A rest without an end of line, and data
     that no empty line closes at the end of the stream, are yielded too: some servers close at once.
+
+    Args:
+        pieces: what came, with its stamps.
+        place: kept up to date, for who takes further pieces past this reader.
     """
+    place = place or Place()
     rest: list[bytes] = []
     data: list[bytes] = []
     kind = b""
@@ -21,9 +38,11 @@ def events(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes, by
         if not rest and not data and not after_cr and piece.startswith(b"data: ") and piece.endswith(b"\n\n"):
             whole = piece[6:-2]
             if b"\n" not in whole and b"\r" not in whole:  # what nearly every piece is
+                place.between = True
                 yield piece_stamp, whole, kind
                 kind = b""
                 continue
+        place.between = False
         if after_cr and piece.startswith(b"\n"):
             piece, after_cr = piece[1:], False
         if not piece:

@@ -66,6 +66,13 @@ def take_events(tally: Tally, batch: Sequence[Event], api: Api) -> None:
     _take_parsed(tally, others, api)
 
 
+def take_texts(tally: Tally, stamps: Sequence[int], texts: Sequence[bytes]) -> None:
+    """Add events that bring a text and nothing else."""
+    tally.reading.chunk_ns += stamps
+    tally.reading.chunk_tokens += [0] * len(stamps)
+    tally.texts += [text.decode() for text in texts]
+
+
 def _take_parsed(tally: Tally, batch: list[Event], api: Api) -> None:
     """Parse events, add them, and empty the list."""
     if not batch:

@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from profiler.load.http import size_line
+
 _TEXT = re.compile(rb'"(?:text|content)": ?"([^"\\]+)"')
 _SPECIAL = re.compile(rb'["\\\x00-\x1f]')
 _OTHER = "another text"
@@ -26,19 +28,36 @@ class Template:
         after: bytes from the end of the text on.
     """
 
-    __slots__ = ("_after", "_before", "_from", "_to")
+    __slots__ = ("_after", "_before", "_framed_after", "_framed_before", "_from", "_to")
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self._before = before
         self._after = after
         self._from = len(before)
         self._to = -len(after)
+        self._framed_after = after + b"\n\n\r\n"
+        self._framed_before: dict[int, bytes] = {}
 
     def text(self, event: bytes) -> bytes | None:
         """Return the text of an event in UTF-8, or None where the event has to be parsed."""
         if not (event.startswith(self._before) and event.endswith(self._after)):
             return None
         text = event[self._from : self._to]
+        return None if not text or _SPECIAL.search(text) else text
+
+    def text_of_chunk(self, data: bytes) -> bytes | None:
+        """Return the text of a receipt that is one HTTP chunk with one event, or None for any other."""
+        size = len(data)
+        before = self._framed_before.get(size)
+        if before is None:
+            head = size_line(size)
+            # Of a length that no chunk has, nothing can begin like this.
+            before = head + b"data: " + self._before if head else b"\n"
+            if len(self._framed_before) < 1000:
+                self._framed_before[size] = before
+        if not (data.startswith(before) and data.endswith(self._framed_after)):
+            return None
+        text = data[len(before) : -len(self._framed_after)]
         return None if not text or _SPECIAL.search(text) else text
 
 
