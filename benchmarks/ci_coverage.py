@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiler.measure.distributions import student_t_quantile
-from profiler.measure.stats import CRITICAL_AT_LOOK, LOOKS, series_widths
+from profiler.measure.stats import CRITICAL_AT_LOOK, LOOKS, mean_interval, series_widths
 from profiler.measure.steady import WarmUp, flags_after
-from profiler.measure.stop import decide, share_of_target
+from profiler.measure.stop import LEAST_MEASURED_S, decide, share_of_target
 
 Series = NDArray[np.float64]
 CVS, TARGETS, PHIS = (0.01, 0.02, 0.05), (0.01, 0.02), (0.0, 0.3, 0.5, 0.7)
@@ -186,7 +186,7 @@ def warm_up_table(runs: int, cv: float, trial_s: float, constants: Sequence[floa
     )  # fmt: skip
     print("| " + " | ".join(columns) + " |")
     print("|---:|" + "---:|" * 8)
-    longest = int(budget_s / trial_s / 0.8) + LOOKS[-1] + 1
+    longest = int((budget_s + LEAST_MEASURED_S) / trial_s / 0.8) + LOOKS[-1] + 1
     for size in (0.0, 0.05, 0.1, 0.3):
         for constant in constants if size else constants[:1]:
             key = [VALIDATION_SEED, int(1e4 * cv), int(100 * size), int(10 * constant), int(10 * trial_s)]
@@ -218,10 +218,13 @@ def one_case(times: Series, budget_s: float) -> Case:
         decision = decide(times[used : used + look], 0.02)
         if decision.stop:
             break
-    found = decision.estimate
+    n = decision.estimate.n
+    while used + n < len(times) and times[used : used + n].sum() < LEAST_MEASURED_S:
+        n += 1
+    found = mean_interval(times[used : used + n])
     assert found.low is not None
     assert found.high is not None
-    measured = [float(t) for t in times[used : used + found.n]]
+    measured = [float(t) for t in times[used : used + n]]
     flags = flags_after(warm_up, measured, found.relative_half_width)
     return Case(used, tuple(flags), found.mean, found.low, found.high)
 
@@ -299,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     student_table(args.runs)
     time_up_table(args.runs)
     starts_table(args.runs)
-    for trial_s, constants in ((2.0, (0.5, 1.0, 2.0, 5.0)), (0.1, (5.0, 20.0, 50.0))):
+    for trial_s, constants in ((2.0, (0.5, 1.0, 2.0, 5.0)), (0.1, (5.0, 20.0, 50.0, 100.0))):
         for cv in (0.01, 0.02):
             warm_up_table(max(200, args.runs // 10), cv, trial_s, constants)
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from ci_coverage import Series, unit_noise
 
-from profiler.measure.stats import LOOKS
+from profiler.measure.stats import LOOKS, mean_interval
 from profiler.measure.steady import WarmUp, flags_after
-from profiler.measure.stop import decide
+from profiler.measure.stop import LEAST_MEASURED_S, decide
 
 SEED = 20_261_125
 BUDGET_S = 20.0
@@ -61,7 +61,10 @@ def one_case(times: Series) -> Case:
         decision = decide(times[used : used + n], 0.02, 0.0 if n == looks[-1] else None)
         if decision.stop:
             break
-    found = decision.estimate
+    n = decision.estimate.n
+    while used + n < len(times) and times[used : used + n].sum() < LEAST_MEASURED_S:
+        n += 1
+    found = mean_interval(times[used : used + n])
     assert found.low is not None
     assert found.high is not None
     measured = times[used : used + found.n]

@@ -24,7 +24,7 @@ from profiler.measure.repeated_prompt import repeat_prompt, reserve_s
 from profiler.measure.start_energy import StartEnergy
 from profiler.measure.start_watch import StartWatch
 from profiler.measure.steady import WarmUp, flags_after
-from profiler.measure.stop import Decision, decide, judged_times
+from profiler.measure.stop import Decision, decide, judged_times, least_measured_s
 from profiler.results.schema import StartRecord, TrialRecord
 from profiler.workload.prompts import case_label, prompts_digest, trial_prompts, weights_seed
 
@@ -229,6 +229,7 @@ class _Start:
         """Run measured trials until both phases are known well enough, or the time is up."""
         context, began = self.context, self.context.clock.now()
         measured: list[TrialRecord] = []
+        least_s = least_measured_s(self.seconds, WARM_UP_SHARE)
         while True:
             trial = self._trial(worker, warm_up=False)
             measured.append(trial)
@@ -249,7 +250,9 @@ class _Start:
                 if left is not None and left < trial.e2e_s:
                     return worst
             elif all(decision.stop for decision in decisions):
-                return worst
+                measured_s = sum(one.e2e_s for one in measured)
+                if measured_s >= least_s or (left is not None and left < trial.e2e_s):
+                    return worst
 
     def _trial(self, worker: WorkerProcess, *, warm_up: bool) -> TrialRecord:
         """Run one complete prefill and decode with token ids never used before."""

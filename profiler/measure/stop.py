@@ -24,6 +24,12 @@ Five trials cannot tell independent noise from autocorrelated noise, so they onl
 noise is far below what was asked for.
 """
 
+LEAST_MEASURED_S = 8.0
+"""Seconds that measured trials span together, whatever the interval says, as long as there is time.
+
+Twenty trials of 0.1 s last two seconds, over which a warm-up of several seconds looks constant.
+"""
+
 StopReason = Literal["target_reached", "last_look", "out_of_time", "between_looks", "too_wide"]
 
 STOPPING = ("target_reached", "last_look", "out_of_time")
@@ -67,8 +73,28 @@ def share_of_target(n: int) -> float:
     return FIRST_LOOK_SHARE if n == LOOKS[0] else 1.0
 
 
+def least_measured_s(start_s: float, share: float) -> float:
+    """Return how long the trials of a start are measured at least: not longer than warm-up may take.
+
+    Args:
+        start_s: time of the start.
+        share: part of it that warm-up may take.
+    """
+    return min(LEAST_MEASURED_S, share * start_s)
+
+
+def _settled(times: ArrayLike, target: float) -> bool:
+    """Whether the interval was within the target at a look; what comes after it is measured anyway."""
+    array = checked(times, "trial times")
+    for look in LOOKS[: sum(look <= array.size for look in LOOKS)]:
+        width = mean_interval(array[:look]).relative_half_width
+        if width is not None and width <= target * share_of_target(look):
+            return True
+    return False
+
+
 def _reason(n: int, within: bool, time_is_up: bool) -> StopReason:
-    if n in LOOKS and within:
+    if within:
         return "target_reached"
     if n >= LOOKS[-1]:
         return "last_look"
@@ -83,7 +109,7 @@ def decide(
     time_left_s: float | None = None,
     next_trial_s: float | None = None,
 ) -> Decision:
-    """Judge the trials made so far; call it after every trial.
+    """Judge the trials made so far; call it after every trial. What was settled at a look stays settled.
 
     Args:
         times: seconds per trial after warm-up, in the order in which the trials ran.
@@ -103,7 +129,7 @@ def decide(
     n, estimate = array.size, mean_interval(array)
     width = estimate.relative_half_width
     met = width is not None and width <= target_relative_half_width
-    within = width is not None and width <= target_relative_half_width * share_of_target(n)
+    within = _settled(array, target_relative_half_width)
     needed_s = estimate.mean if next_trial_s is None else next_trial_s
     reason = _reason(n, within, time_left_s is not None and time_left_s < needed_s)
     stop = reason in STOPPING

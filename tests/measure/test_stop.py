@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.measure.stats import LOOKS, critical_value, mean_interval
-from profiler.measure.stop import FIRST_LOOK_SHARE, decide
+from profiler.measure.stop import FIRST_LOOK_SHARE, LEAST_MEASURED_S, decide, least_measured_s
 
 
 def wobble(n: int, size: float) -> list[float]:
@@ -26,9 +26,23 @@ def test_stops_at_a_look_once_the_interval_is_narrow_enough() -> None:
 
 
 def test_goes_on_between_looks_however_narrow_the_interval() -> None:
-    for n in set(range(1, LOOKS[-1])) - set(LOOKS):
+    for n in range(1, LOOKS[0]):
         found = decide(wobble(n, 1e-9), 0.01)
         assert (found.stop, found.reason) == (False, "between_looks")
+
+
+def test_what_a_look_has_settled_stays_settled_and_nothing_is_settled_between_looks() -> None:
+    settled_at_the_second = [*wobble(LOOKS[1], 1e-3), *wobble(LOOKS[2], 0.2)]
+    for n in range(LOOKS[1], LOOKS[2]):
+        assert decide(settled_at_the_second[:n], 0.01).reason == "target_reached"
+    wide = wobble(LOOKS[1], 0.2)
+    for n in range(LOOKS[1] + 1, LOOKS[2]):
+        assert decide([*wide, *[1.0] * (n - len(wide))], 0.01).reason == "between_looks"
+
+
+def test_short_trials_are_measured_for_longer_but_not_beyond_the_share_of_warm_up() -> None:
+    assert least_measured_s(100.0, 0.25) == LEAST_MEASURED_S
+    assert least_measured_s(4.0, 0.25) == 1.0
 
 
 def test_goes_on_when_the_interval_is_too_wide_and_gives_up_at_the_last_look() -> None:
