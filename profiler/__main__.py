@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+from types import FrameType
 
 import click
 
@@ -14,6 +17,10 @@ INTERRUPTED = 130
 INTERNAL_ERROR = 70
 
 
+def _interrupted(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
 
@@ -21,6 +28,9 @@ def main(arguments: list[str] | None = None) -> None:
     3 undecided (gate, compare); 4 nothing could be measured;
     70 a bug in aiprof; 130 interrupted, with everything measured so far on disk.
     """
+    # Batch systems and `timeout` end programs with SIGTERM: what was started is ended as on Ctrl-C.
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, _interrupted)
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     try:
         # Not cli.main(): it ends the process by itself on a closed pipe, with the code of a failed case.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from profiler.ceilings.matrix import matrix_ceilings
 from profiler.ceilings.probe import ask_or_say_why
 from profiler.ceilings.sustained import Sustained, sustained
 from profiler.engines.base import Engine
+from profiler.engines.log_file import worker_log
 from profiler.engines.process import WorkerError, WorkerProcess
 from profiler.errors import UsageError
 from profiler.results.schema import Ceiling
@@ -76,8 +76,7 @@ def measure_box(devices: Sequence[Device], asked: Asked) -> BoxCeilings:
     """
     found = BoxCeilings()
     names: list[tuple[str, str]] = []
-    with tempfile.TemporaryDirectory(prefix="aiprof-") as folder:
-        log_path = Path(folder) / "worker.log"
+    with worker_log() as log_path:
         for device in devices:
             asked.say(f"measuring {device.name}")
             try:

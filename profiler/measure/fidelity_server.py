@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from profiler.engines.log_file import worker_log
 from profiler.engines.process import WorkerError
 from profiler.load.asking import Asked, Said, ask
 from profiler.load.job import Job
@@ -200,11 +199,11 @@ def _while_agreed(
 
 
 def _reference(artefact: Artefact) -> Reference:
-    with tempfile.TemporaryDirectory(prefix="aiprof-reference-") as folder:
+    with worker_log() as log_path:
         try:
             return compute_reference(
                 artefact, "torch", "cpu", {"linear": "plain"}, python_with_torch(sys.executable),
-                Path(folder) / "worker.log", Timeouts(),
+                log_path, Timeouts(),
             )  # fmt: skip
         except WorkerError as error:
             raise UncheckedError(f"there is no fp32 reference: {error.kind}: {error}") from error

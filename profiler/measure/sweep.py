@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import secrets
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from profiler import __version__
+from profiler.engines.log_file import worker_log
 from profiler.errors import ResumeRefusedError, UsageError
 from profiler.measure.case import measure_case
 from profiler.measure.clock import BudgetClock
@@ -72,7 +71,7 @@ class Sweep:
 
     def plan(self) -> Prepared:
         """Probe the box and return the plan; nothing is written."""
-        with _log() as log_path:
+        with worker_log() as log_path:
             return prepare(self.selection, self.emit, self.timeouts, log_path)
 
     def run(self, path: Path) -> Run:
@@ -84,7 +83,7 @@ class Sweep:
             MeasurementError: the disk refused a record.
         """
         began = self.clock.now()
-        with _log() as log_path, Sensing(self.selection.devices) as sensing:
+        with worker_log() as log_path, Sensing(self.selection.devices) as sensing:
             if sensing.reads_energy:
                 self.emit(Preparing("reading the power of the idle box"))
                 sensing.watch_idle(_idle_seconds(self.selection))
@@ -205,7 +204,7 @@ class Sweep:
         """
         finished = {case.spec.case_id for case in run.cases}
         rest = [case for case in run.record.cases if case.spec.case_id not in finished]
-        with _log() as log_path, Sensing(self.selection.devices) as sensing:
+        with worker_log() as log_path, Sensing(self.selection.devices) as sensing:
             self.emit(Preparing("checking that the box is still the one the run was made on"))
             prepared = prepare(self.selection, self.emit, self.timeouts, log_path)
             changes = changes_since(run.record, prepared)
@@ -316,10 +315,3 @@ def _noise_floor(record: RunRecord, spec: CaseSpec) -> NoiseFloor:
         for floor in record.noise_floors
         if (floor.device_key, floor.engine) == (spec.device_key, spec.engine)
     )
-
-
-@contextmanager
-def _log() -> Iterator[Path]:
-    """A file for what workers print; only its tail reaches the record, and only of a failed case."""
-    with tempfile.TemporaryDirectory(prefix="aiprof-") as folder:
-        yield Path(folder) / "worker.log"

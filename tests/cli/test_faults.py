@@ -6,6 +6,7 @@ docs/trust.md lists all.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -65,9 +66,16 @@ STAGES = {"plan": 0, "load": 1, "warm-up": 1, "trials": 1, "append": 1, "close":
 def test_killed_at_any_stage_no_finished_case_is_lost_and_resume_completes(
     tmp_path: Path, stage: str
 ) -> None:
-    path = tmp_path / "run"
-    done = subprocess.run([sys.executable, "-c", KILLED, stage, str(path)], capture_output=True, check=False)
+    path, temporary = tmp_path / "run", tmp_path / "tmp"
+    temporary.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, stage, str(path)],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
+    assert list(temporary.iterdir()) == []
     if stage == "plan":
         assert not path.exists()
         return
@@ -83,6 +91,30 @@ def test_killed_at_any_stage_no_finished_case_is_lost_and_resume_completes(
     found = verify_run(path)
     # The page of the killed process is not evidence, and said to be left over.
     assert (found.state, found.findings) == ("verified", ())
+
+
+def test_a_terminated_sweep_ends_as_an_interrupted_one_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Batch systems and ``timeout`` send SIGTERM."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "profiler", "sweep", "--engine", "fake", "--out", str(tmp_path / "run")]
+    slow = ["--engine-option", "real_time=true", "--scenario", "decode-128", "--budget", "60s"]
+    with subprocess.Popen(
+        [*command, *slow],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    ) as process:
+        assert process.stderr is not None
+        said = iter(process.stderr)
+        for _ in said:  # its first word: from here on it is at work
+            break
+        process.send_signal(signal.SIGTERM)
+        rest = "".join(said)
+    assert process.returncode == 130, rest
+    assert "interrupted" in rest
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_wall_clock_may_jump_as_it_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
