@@ -19,6 +19,7 @@ import vl_convert
 from markupsafe import Markup
 
 from profiler.render.report_view import Panel
+from profiler.render.visible import visible, visible_in
 
 Chart: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
 
@@ -121,7 +122,8 @@ def draw(
         frame: its size.
         interactive: keep the specification for the page's script.
     """
-    specification = chart.to_dict(validate=False) | {"config": CONFIG} | frame.specification
+    specification = visible_in(chart.to_dict(validate=False)) | {"config": CONFIG} | frame.specification
+    title, description = visible(title), visible(description)
     svg = vl_convert.vegalite_to_svg(specification)
     kept = _script_safe(_zoomable(specification)) if interactive else Markup()
     return Panel(name, title, _clean(svg, name, title, description), kept)

@@ -11,6 +11,7 @@ import altair as alt
 
 from profiler.render.report_subjects import Entry, Family, Over, Subject
 from profiler.render.report_view import Cell, Column, plural
+from profiler.render.visible import visible_in
 
 MAX_PANELS: Final = 6
 
@@ -33,7 +34,7 @@ IDENTITY: Final = (
 def data(rows: Sequence[Mapping[str, object]]) -> alt.InlineData:
     """Return rows as the data of a chart; the specification then holds everything."""
     # As one text: Altair would copy and validate every value several times.
-    text = json.dumps(list(rows), allow_nan=False)
+    text = json.dumps(visible_in([dict(row) for row in rows]), allow_nan=False)
     return alt.InlineData(values=text, format=alt.JsonDataFormat(type="json"))
 
 

@@ -20,6 +20,7 @@ from profiler.render.report_answer import Judge
 from profiler.render.report_sections import build_report
 from profiler.render.report_view import Report, Section
 from profiler.render.vega_runtime import VegaRuntime
+from profiler.render.visible import visible
 from profiler.results.read import Run
 
 REPORT_FILE: Final = "report.html"
@@ -43,6 +44,7 @@ def render(report: Report, runtime: VegaRuntime | None = None) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_visible,
     )
     environment.filters["prose"] = _prose
     policy = (
@@ -81,8 +83,13 @@ def write_report(
     return temporary.replace(path)
 
 
+def _visible(value: object) -> object:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _prose(text: str) -> Markup:
     """Escape a text, and set what stands between backticks as code."""
+    text = visible(text)
     parts = [escape(part) for part in text.split("`")]
     if len(parts) % 2 == 0:
         return escape(text)

@@ -48,11 +48,11 @@ def print_verification(found: Verification, console: Console) -> None:
     word, style = _WORDS[found.state]
     console.print(Text(f"{word}: ", style=style) + Text(printable(str(found.path))))
     for item in found.findings[:_MOST_SHOWN]:
-        console.print(Text(f"  {item}"))
+        console.print(Text(f"  {printable(str(item))}"))
     if len(found.findings) > _MOST_SHOWN:
         console.print(Text(f"  and {len(found.findings) - _MOST_SHOWN} more (--json shows them)"))
     for line in _facts(found):
-        console.print(Text(f"  {line}"))
+        console.print(Text(f"  {printable(line)}"))
 
 
 def _facts(found: Verification) -> list[str]:
