@@ -198,7 +198,10 @@ def _prompt_faults(run: RunRecord, case: CaseRecord) -> Iterator[Difference]:
     if not recorded:
         return
     spec = case.spec
-    model = next(entry for entry in run.models if entry.name == spec.model)
+    model = next((entry for entry in run.models if entry.name == spec.model), None)
+    if model is None:
+        yield Difference("prompts_sha256", f"run.json lists no model {spec.model[:100]}")
+        return
     vocabulary = architecture_of(model, spec).vocab_size
     for trial in recorded:
         prompts = trial_prompts(

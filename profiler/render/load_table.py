@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from profiler.analysis.slo_search import search_answer, verdict_of
+from profiler.render.devices import device_line, name_of
 from profiler.render.units import UNKNOWN, format_seconds
 from profiler.render.view import label
 from profiler.results.read import Run
@@ -29,6 +30,9 @@ def load_table(run: Run) -> RenderableType:
     parts.append(_table(run.cases, with_slo=with_slo, judged=judged))
     if with_slo and served and served[0].served is not None:
         parts.append(Text(f"within {', '.join(served[0].served.slos)}", style="dim"))
+    parts += [
+        Text(f"{case.spec.load_label}: {line}", style="dim") for case in served if (line := device_line(case))
+    ]
     answer = search_answer(run)
     if answer is not None:
         parts.append(Text(answer.words(), style="bold"))
@@ -56,9 +60,8 @@ def _title(run: Run) -> str:
     spec = run.record.cases[0].spec
     device = next((one.name for one in run.record.devices if one.key == spec.device_key), spec.device_key)
     api = "" if spec.load is None else f" · {spec.load.api}, prompts as {spec.load.prompt.replace('_', ' ')}"
-    return (
-        f"{spec.model} · {device}{api} · {label(spec)} ({spec.prompt_tokens} + {spec.output_tokens} tokens)"
-    )
+    subject = f"{spec.model_label} · {name_of(spec, device)}{api}"
+    return f"{subject} · {label(spec)} ({spec.prompt_tokens} + {spec.output_tokens} tokens)"
 
 
 def _table(cases: Sequence[CaseRecord], *, with_slo: bool, judged: bool) -> Table:

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from profiler.render.devices import name_of
 from profiler.render.units import format_bytes, format_seconds
 from profiler.render.view import full_label, label
-from profiler.results.schema import PlannedCase
+from profiler.results.schema import CaseSpec, PlannedCase, Prediction
 
 if TYPE_CHECKING:
     from profiler.measure.prepare import Prepared
@@ -35,7 +36,9 @@ def print_plan(prepared: Prepared, console: Console) -> None:
     for case in prepared.cases:
         spec = case.spec
         groups.setdefault(
-            f"{spec.model_label} · {spec.formats.weight_format} · {spec.engine} · {spec.device_key}", []
+            f"{spec.model_label} · {spec.formats.weight_format} · {spec.engine} · "
+            f"{name_of(spec, spec.device_key)}",
+            [],
         ).append(case)
     for title, cases in groups.items():
         console.print(Text(title, style="bold"))
@@ -51,6 +54,15 @@ def print_plan(prepared: Prepared, console: Console) -> None:
     )
 
 
+def _needs(spec: CaseSpec, predicted: Prediction | None) -> str:
+    """Return the memory that a case needs, of several devices on each."""
+    if predicted is None:
+        return "?"
+    if predicted.device_needed_bytes is None or len(spec.all_devices) == 1:
+        return format_bytes(predicted.needed_bytes)
+    return f"{len(spec.all_devices)} x {format_bytes(predicted.device_needed_bytes)}"
+
+
 def _plan_table(cases: Sequence[PlannedCase]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("workload", no_wrap=True)
@@ -62,7 +74,7 @@ def _plan_table(cases: Sequence[PlannedCase]) -> Table:
             label(spec),
             spec.load_label.removeprefix("batch "),
             f"{spec.prompt_tokens} + {spec.output_tokens}",
-            "?" if predicted is None else format_bytes(predicted.needed_bytes),
+            _needs(spec, predicted),
             "?"
             if predicted is None or predicted.trial_s is None
             else f"~{format_seconds(predicted.trial_s)}",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from profiler.render.charts_shared import IDENTITY
+from profiler.render.devices import uses
 from profiler.render.report_numbers import Unit, figure, measured_cell, unit_for
 from profiler.render.report_subjects import Entry, format_label
 from profiler.render.report_view import DASH, Cell, Column, Row, Table, condensed
@@ -46,7 +47,8 @@ def box_table(entries: Sequence[Entry]) -> Table:
     rows: list[Row] = []
     for entry in entries:
         for item in entry.case.energies:
-            if item.phase == "trials" and item.covers != "device" and len(rows) < MAX_ROWS:
+            own = item.covers.partition(":")[0] == "device"
+            if item.phase == "trials" and not own and len(rows) < MAX_ROWS:
                 rows.append(Row((*_identity(entry), Cell(item.covers), Cell(item.scope), *_watts(item))))
     columns = (
         *IDENTITY, Column("covers"), Column("scope"), Column("mean power", "W", True),
@@ -56,6 +58,27 @@ def box_table(entries: Sequence[Entry]) -> Table:
     return condensed(
         Table("box-energies", "The rest of the box while trials ran", columns, tuple(rows), note)
     )
+
+
+def devices_table(entries: Sequence[Entry]) -> Table:
+    """Return what each device took of the cases that ran on several; no rows where none did."""
+    rows: list[Row] = []
+    for entry in entries:
+        for use in uses(entry.case):
+            if len(rows) == MAX_ROWS:
+                break
+            watts = Cell(DASH, title=use.reason)
+            if use.watts is not None:
+                watts = Cell(figure(use.watts), f"±{use.relative_bound or 0.0:.1%}")
+            per_token = DASH if use.joules_per_token is None else figure(use.joules_per_token)
+            memory = DASH if use.memory_bytes is None else figure(use.memory_bytes / 2**30)
+            rows.append(Row((*_identity(entry), Cell(use.key), watts, Cell(per_token), Cell(memory))))
+    columns = (
+        *IDENTITY, Column("device"), Column("mean power", "W", True),
+        Column("per output token", "J", True), Column("most memory in use", "GiB", True),
+    )  # fmt: skip
+    note = "Devices of one case work at the same time. Their sum is the case's own power and energy above."
+    return condensed(Table("devices", "Each device of cases on several", columns, tuple(rows), note))
 
 
 def _watts(item: EnergyRecord) -> tuple[Cell, Cell]:

@@ -17,7 +17,7 @@ from profiler.render.charts_series import concurrency_figure, energy_figure
 from profiler.render.charts_trade import trade_figure
 from profiler.render.report_answer import Judge, answer_section
 from profiler.render.report_cases import box_section, cases_section, limits_section
-from profiler.render.report_energy import box_table, energy_table
+from profiler.render.report_energy import box_table, devices_table, energy_table
 from profiler.render.report_judge import StartsJudge
 from profiler.render.report_loads import loads_table
 from profiler.render.report_subjects import Entry, Family, Subject, collect, families
@@ -219,7 +219,9 @@ def _power_section(entries: Sequence[Entry], *, interactive: bool) -> Section:
 
 def _energy_section(grouped: Sequence[Family], entries: Sequence[Entry], *, interactive: bool) -> Section:
     figure = energy_figure(grouped, interactive=interactive)
-    tables = tuple(table for table in (energy_table(entries), box_table(entries)) if table.rows)
+    tables = tuple(
+        table for table in (energy_table(entries), devices_table(entries), box_table(entries)) if table.rows
+    )
     return Section(
         "energy",
         "Energy per token",

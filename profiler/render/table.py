@@ -30,6 +30,11 @@ def run_table(view: RunView) -> RenderableType:
             for row in group.rows
             if row.extrapolated
         ]
+        parts += [
+            Text(f"  {row.label}, batch {row.batch}: {row.devices}", style="dim")
+            for row in group.rows
+            if row.devices
+        ]
         if group.memory is not None:
             parts += [Text(f"Memory of {group.memory.label}", style="bold"), _memory_table(group.memory)]
     if view.flags:

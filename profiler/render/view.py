@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from profiler.render.devices import device_line, name_of
 from profiler.render.memory_rows import largest, memory_rows
 from profiler.render.report_numbers import half_width
 from profiler.render.units import format_bytes, format_rate, format_seconds
@@ -55,6 +56,7 @@ class Row:
     marks: str
     failure: str
     extrapolated: str = ""
+    devices: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ def run_view(run: Run) -> RunView:
     for case in run.cases:
         spec = case.spec
         written = formats_words(spec.formats)
-        device = devices[spec.device_key].name if spec.device_key in devices else spec.device_key
+        name = devices[spec.device_key].name if spec.device_key in devices else spec.device_key
+        device = name_of(spec, name)
         engine = f"{spec.engine} {engines[spec.engine].version}" if spec.engine in engines else spec.engine
         title = f"{spec.model_label} ({spec.weights} weights) · {written} · {engine} · {device}"
         if case.fidelity is not None:
@@ -214,6 +217,7 @@ def _row(case: CaseRecord, flags: Sequence[FlagView]) -> Row:
         marks="".join(shown.mark for shown in flags if shown.mark and shown.flag.code in carried),
         failure=failure,
         extrapolated=_extrapolated(case),
+        devices=device_line(case),
     )
 
 

@@ -13,7 +13,7 @@ from profiler.backends.base import Device, Unavailable
 from profiler.sensors.base import Kind, Scope, SensorInfo, Unit
 from profiler.sensors.box import ROOT_VARIABLE, BoxSensors, find_sensors
 from profiler.sensors.cpu_sensors import CpuSensors
-from profiler.sensors.meters import DEVICE, meters_for, state_sensors
+from profiler.sensors.meters import DEVICE, meters_for, meters_of_several, state_sensors
 
 CPU = Device("cpu-0123456789ab", "cpu", 0, "A CPU", None)
 GPU = Device("GPU-1", "cuda", 0, "A GPU", None, uuid="GPU-1", pci_address="0000:17:00.0")
@@ -174,3 +174,23 @@ def test_the_state_of_a_cpu_comes_from_its_files(tmp_path: Path) -> None:
     assert values["cpu:cpu-package-0/throttle_count"] == 3
     assert [info.key for info in state_sensors(CPU, list(infos.values()))] == readable
     assert state_sensors(GPU, list(infos.values())) == []
+
+
+def test_devices_are_added_up_where_each_has_a_meter_of_its_own() -> None:
+    other = replace(GPU, key="GPU-2", uuid="GPU-2", pci_address=None)
+    together, first, second, *box = meters_of_several([GPU, other], EVERYTHING)
+    assert (together.covers, [info.key for info in together.sensors]) == (DEVICE, [BOARD.key, OTHER.key])
+    assert [meter.covers for meter in (first, second)] == ["device:GPU-1", "device:GPU-2"]
+    assert {meter.covers for meter in box} >= {"cpu", "wall"}
+    closed = meters_of_several([GPU, other], [BOARD, replace(OTHER, unavailable=NOTHING)])
+    assert closed[0].sensors == ()
+    assert closed[0].unavailable is not None
+    assert "GPU-2: only root may" in closed[0].unavailable.text
+    assert closed[1].sensors == (BOARD,)
+    mixed = meters_of_several([GPU, other], [BOARD, replace(OTHER, scope="chip")])
+    assert mixed[0].unavailable is not None
+    assert mixed[0].unavailable.code == "mixed_scopes"
+    mine = sensor("command", "meter", "board", "power_instant", "power")
+    shared = meters_of_several([GPU, other], [mine])
+    assert shared[0].unavailable is not None
+    assert shared[0].unavailable.code == "shared_sensor"
