@@ -14,6 +14,7 @@ from profiler.measure.derive import figures_of
 from profiler.measure.interference import interference_flag
 from profiler.measure.kept_reads import SensorColumns
 from profiler.measure.plan import least_seconds
+from profiler.measure.roofline import ceiling_flags
 from profiler.measure.start import measure_start
 from profiler.measure.start_watch import LASTING
 from profiler.measure.summary import flags
@@ -76,7 +77,12 @@ def measure_case(
             "status": "ok",
             "measurements": measured,
             "binding_ceilings": binding,
-            "flags": (*found, *starts.disturbances, *watch.flags([Stretch.of(one) for one in starts.used])),
+            "flags": (
+                *found,
+                *ceiling_flags(measured),
+                *starts.disturbances,
+                *watch.flags([Stretch.of(one) for one in starts.used]),
+            ),
         }
     except StartFailedError as error:
         failure = Failure(kind=error.kind, stage=error.stage, message=error.message, log_tail=error.log_tail)

@@ -28,6 +28,7 @@ from profiler.measure.fidelity import fidelity_flags
 from profiler.measure.recompute_energy import energy_faults, reads_flags
 from profiler.measure.recompute_fidelity import fidelity_faults
 from profiler.measure.recorded import disturbed, recorded_starts
+from profiler.measure.roofline import ceiling_flags
 from profiler.measure.start_watch import LASTING
 from profiler.measure.summary import flags
 from profiler.models.architecture import Architecture
@@ -265,7 +266,7 @@ def _figure_faults(
     if binding != case.binding_ceilings:
         yield Difference("binding_ceilings", f"are {case.binding_ceilings}, the roofline gives {binding}")
     simulated = case.simulated or run.simulated
-    found = flags(case.spec, used, target, simulated=simulated)
+    found = flags(case.spec, used, target, simulated=simulated) + ceiling_flags(measured)
     if case.fidelity is not None:
         found += fidelity_flags(case.fidelity)
     yield from without_flags(case, {flag.code for flag in found})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -11,7 +11,7 @@ from profiler.ceilings.roofline import bound, find_ceiling
 from profiler.measure.context import MeasuredStart
 from profiler.measure.stats import Estimate, rate_interval
 from profiler.measure.summary import as_measurement, phase_time, why_no_phase
-from profiler.results.schema import CaseSpec, Ceiling, Measurement, TrialRecord, Work
+from profiler.results.schema import CaseSpec, Ceiling, Flag, Measurement, TrialRecord, Work
 
 NO_BANDWIDTH = "the read bandwidth was not measured with this case"
 # The share of the bandwidth used in decode and of the matrix rate in prefill are what the field calls
@@ -104,6 +104,27 @@ def roofline(
         )
         found[headroom] = _headroom(time, least.seconds, outcomes)
     return found, binding
+
+
+def ceiling_flags(measured: Mapping[str, Measurement]) -> list[Flag]:
+    """Return a flag when a case was faster than its ceilings, beyond its own interval: these are too low.
+
+    Args:
+        measured: the measurements of the case.
+    """
+    above = []
+    for mbu, mfu, _, _ in METRICS.values():
+        for name in (mbu, mfu):
+            found = measured.get(name)
+            if found is not None and found.value is not None:
+                surely = found.value if found.ci95 is None else found.ci95[0]
+                if surely > 1:
+                    above.append(f"{name} {found.value:.0%}")
+    if not above:
+        return []
+    text = f"{', '.join(above)} of what the device was measured to do at most: measured in a slower moment"
+    hint = "measure the ceilings again on a quiet box (aiprof ceilings); shares and headroom are no use here"
+    return [Flag(code="above_ceiling", text=text, hint=hint)]
 
 
 def _times(rate: float | None, count: int) -> float | None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from profiler.ceilings.probe import Probe
 from profiler.ceilings.roofline import bound, find_ceiling
 from profiler.measure.request import SweepRequest
+from profiler.measure.roofline import ceiling_flags
 from profiler.measure.sweep import Sweep
 from profiler.models.accounting import prefill_flops
 from profiler.models.catalogue import catalogue
@@ -114,3 +115,19 @@ def test_the_matrix_rate_follows_the_compute_dtype(tmp_path: Path) -> None:
     assert missing.reason == "the matrix rate in fp8 was not measured on this device"
     assert by_dtype["fp8"].binding_ceilings == {}
     assert by_dtype["fp8"].measurements["mbu"].value is not None
+
+
+def test_a_case_faster_than_its_ceilings_says_that_these_are_too_low(tmp_path: Path) -> None:
+    slow = {"read_bandwidth": 2e10, "matrix_flops": 1e9, "overhead_s": 0}
+    case = sweep(tmp_path / "run", "prefill-512", **slow)
+    found = [flag.text for flag in case.flags if flag.code == "above_ceiling"]
+    share = case.measurements["mfu"].value
+    assert (found != []) == (share is not None and share > 1)
+    measured = case.measurements | {
+        "mfu": case.measurements["mfu"].model_copy(update={"value": 1.2, "ci95": (1.1, 1.3)}),
+        "mbu": case.measurements["mfu"].model_copy(update={"value": 1.2, "ci95": (0.9, 1.5)}),
+    }
+    (flag,) = ceiling_flags(measured)
+    assert flag.code == "above_ceiling"
+    assert flag.text.startswith("mfu 120% of what")
+    assert ceiling_flags({}) == []
