@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Also write the raw answers of this machine to FILE (.tar.gz), without names and serial numbers.",
 )
-def command(as_json: bool, thorough: bool, bundle: Path | None) -> None:
+@click.option(
+    "--python", metavar="PATH", envvar="AIPROF_VLLM_PYTHON",
+    help="Also look through this Python's environment for the traps of vLLM (or AIPROF_VLLM_PYTHON).",
+)  # fmt: skip
+def command(as_json: bool, thorough: bool, bundle: Path | None, python: str | None) -> None:
     """Show this box's devices, what can be measured on them and how well, and what is missing.
 
     Every sensor is read for a moment: how often it has a new value, how long a read takes, whether its
@@ -41,14 +45,25 @@ def command(as_json: bool, thorough: bool, bundle: Path | None) -> None:
     if thorough:
         click.echo(f"reading the sensors for {THOROUGH_S:.0f} s", err=True)
     surveyed = survey(find_sensors(), THOROUGH_S if thorough else QUICK_S)
+    environment = None
+    if python is not None:
+        from profiler.engines.vllm_traps import look_at
+
+        environment = look_at(python, devices)
     if as_json:
         import json
+        from dataclasses import asdict
 
-        click.echo(json.dumps(_document(reports, able, surveyed), indent=2, allow_nan=False))
+        document = _document(reports, able, surveyed)
+        if environment is not None:
+            document["vllm"] = asdict(environment)
+        click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:
-        from profiler.cli.devices_view import print_devices
+        from profiler.cli.devices_view import print_devices, print_vllm
 
         print_devices(reports, able, surveyed)
+        if environment is not None:
+            print_vllm(environment)
     if bundle is not None:
         _write_bundle(bundle, _document(reports, able, surveyed))
     if all(device.simulated for device in devices):

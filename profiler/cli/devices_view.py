@@ -14,6 +14,7 @@ from rich.text import Text
 from profiler.backends.base import BackendReport, Capability, Device
 from profiler.backends.links import sentence as link_sentence
 from profiler.cli.devices_sensors import print_rows, print_sensors, sensor_row, sentence
+from profiler.engines.vllm_traps import VllmEnvironment
 from profiler.render.units import format_bytes
 from profiler.sensors.survey import Surveyed, sensors_of
 
@@ -42,6 +43,15 @@ _SMT = {
     "notsupported": "no SMT",
     "notimplemented": "no SMT",
 }
+
+
+def print_vllm(environment: VllmEnvironment) -> None:
+    """Print what is wrong with an environment that has vLLM, one line each with the remedy."""
+    console = console_for_pipes()
+    versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
+    console.print(Text.assemble(("vllm", "bold"), (f"  {environment.python}: {versions}", "dim")))
+    rows = [(trap.code, str(trap)) for trap in environment.traps]
+    _print_rows(console, rows or [("traps", "none of the known ones")])
 
 
 def print_devices(

@@ -22,7 +22,7 @@ _SETTINGS = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
 }
-_VISION = ("torchvision", "torchaudio", "torchcodec")
+VISION = ("torchvision", "torchaudio", "torchcodec")
 # What vLLM's manual wants preloaded on CPUs for speed (docs, installation, CPU).
 _PRELOADS = ("libtcmalloc", "libiomp5")
 
@@ -37,7 +37,7 @@ def prepare(threads: int, *, in_process: bool) -> Dict[str, Any]:
     os.environ.update(_SETTINGS)
     if in_process:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    found: Dict[str, Any] = {"hidden_packages": hide_broken(_VISION)}
+    found: Dict[str, Any] = {"hidden_packages": hide_broken(VISION)}
     if is_cpu_build():
         # Without it vLLM leaves one thread; with it, it leaves the number alone.
         os.environ["OMP_NUM_THREADS"] = str(threads)

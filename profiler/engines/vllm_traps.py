@@ -1,0 +1,101 @@
+"""What is wrong with an environment that has vLLM, seen together with the devices of this box."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from profiler.backends.base import Device
+from profiler.errors import UsageError
+from profiler.privacy import scrub
+
+VARIABLE = "AIPROF_VLLM_PYTHON"
+SCRIPT = Path(__file__).resolve().parent.parent / "worker" / "vllm_check.py"
+TIMEOUT_S = 180.0
+_BUILDS = {"cuda": "+cu", "rocm": "+rocm"}
+
+
+@dataclass(frozen=True)
+class Trap:
+    """Something that goes wrong or slows vLLM down.
+
+    Attributes:
+        code: short name.
+        text: one sentence.
+        remedy: what to do.
+    """
+
+    code: str
+    text: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.remedy})"
+
+
+@dataclass(frozen=True)
+class VllmEnvironment:
+    """An interpreter and what was found there.
+
+    Attributes:
+        python: the interpreter, without the home folder.
+        versions: of Python, vLLM and PyTorch, as far as they are there.
+        traps: what is wrong, worst first.
+    """
+
+    python: str
+    versions: dict[str, str]
+    traps: tuple[Trap, ...]
+
+
+def look_at(python: str, devices: Sequence[Device]) -> VllmEnvironment:
+    """Look through the environment of an interpreter.
+
+    Args:
+        python: its path.
+        devices: of this box.
+
+    Raises:
+        UsageError: it cannot be started, or does not answer.
+    """
+    try:
+        done = subprocess.run(
+            [python, str(SCRIPT)], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+    except OSError as error:
+        raise UsageError(f"--python {python}: cannot be started: {error.strerror}") from error
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(f"--python {python}: did not answer within {TIMEOUT_S:.0f} s") from error
+    try:
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise UsageError(
+            f"--python {python}: is no Python that can be looked at: {scrub(last)[:200]}"
+        ) from None
+    versions = {name: str(found[name]) for name in ("python", "vllm", "torch") if found.get(name)}
+    own = tuple(Trap(one["code"], one["text"], one["remedy"]) for one in found["traps"])
+    return VllmEnvironment(scrub(python), versions, (*_wrong_build(found, devices), *own))
+
+
+def _wrong_build(found: dict[str, Any], devices: Sequence[Device]) -> list[Trap]:
+    """Return that vLLM was built for other devices than this box has."""
+    if not found.get("vllm"):
+        return []
+    accelerators = [device for device in devices if device.backend != "cpu" and not device.simulated]
+    if found.get("cpu_build") and accelerators:
+        text = f"this vLLM computes on CPUs only, and the box has {accelerators[0].name}"
+        return [Trap("wrong_build", text, "name a Python whose vLLM was built for it (--python)")]
+    torch = str(found.get("torch") or "")
+    built = next((name for name, mark in _BUILDS.items() if mark in torch), None)
+    if not found.get("cpu_build") and not accelerators:
+        text = f"this vLLM was built for accelerators{f' ({built})' if built else ''}, and the box has none"
+        return [Trap("wrong_build", text, "`make vllm-cpu` builds one for CPUs")]
+    if built is not None and all(device.backend != built for device in accelerators):
+        text = f"its PyTorch {torch} was built for {built}, and the box has {accelerators[0].name}"
+        return [Trap("wrong_build", text, "install the build for these devices")]
+    return []
