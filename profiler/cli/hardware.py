@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,7 @@ def command(name: str | None, files: tuple[Path, ...], measured: str | None, as_
         if as_json:
             _print_json([_as_json(part) for part in parts.values()])
         else:
-            _print(_overview(parts.values()))
+            _print(_overview(parts.values()), dispensable=("vendor", "int8", "TDP", "fp8"))
         return
     part = get_hardware(name, parts)
     if measured is not None:
@@ -226,12 +226,17 @@ def _print_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False))
 
 
-def _print(table: Table, piped_width: int = 100_000) -> None:
+def _print(table: Table, piped_width: int = 100_000, dispensable: Sequence[str] = ()) -> None:
     from rich.console import Console
+
+    from profiler.render.fit import fit
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = piped_width  # a file or a pipe has no width of its own
+    gone = fit(table, console, dispensable)
+    if gone:
+        table.caption = f"{table.caption}\nleft out for want of room: {', '.join(gone)}"
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():

@@ -107,9 +107,10 @@ def _catalogue_table(entries: list[CatalogueEntry], formats: Formats) -> Table:
 
     from profiler.render.units import format_bytes, format_count
 
-    table = Table(title=f"Models; weights and KV cache in {formats.weight_format}/{formats.kv_dtype}")
+    title = f"Models; weights and KV cache in {formats.weight_format}/{formats.kv_dtype}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
-    for heading in ("parameters", "active", "weights", "KV per token", "layers", "context"):
+    for heading in ("params", "active", "weights", "KV/token", "layers", "context"):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in entries:
         row = _summary(entry, formats)

@@ -38,7 +38,7 @@ LABELS: Final = {
     "e2e_p50_s": "e2e p50",
     "e2e_p99_observed_s": "e2e p99",
     "goodput_requests_per_s": "goodput req/s",
-    "slo_attainment": "SLO attainment",
+    "slo_attainment": "kept limits",
     "power_mean_w": "mean W",
     "power_max_1s_w": "max 1 s W",
     "energy_per_output_token_j": "J/token",

@@ -46,9 +46,11 @@ def forecast_view(one: Forecast, model: str, price: Predicted | str | None, expl
     """Return one prediction for a terminal."""
     parts: list[RenderableType] = [Text(title_of(one, model), style="bold")]
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("predicted", no_wrap=True)
-    for heading in ("middle", "80% interval", "95% interval"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("predicted")
+    table.add_column("middle", justify="right", no_wrap=True)
+    # Words of an interval may stand below each other; half a figure may not stand at all.
+    for heading in ("80% interval", "95% interval"):
+        table.add_column(heading, justify="right")
     reasons = []
     figures: dict[str, Predicted | None] = dict(one.figures)
     if isinstance(price, Predicted):
