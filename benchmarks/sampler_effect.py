@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, stdev
@@ -58,19 +59,29 @@ class Decoder:
         self._worker, self._prompt, self._output = worker, prompt, output
         self._vocabulary = architecture.vocab_size
         self._runs = 0
+        self.tokens = 0  # decoded in the last block
 
-    def block(self, seconds: float) -> float:
-        """Decode for about so long; return tokens per second of the decode windows."""
+    def block(self, seconds: float, after: Callable[[dict[str, Any]], None] | None = None) -> float:
+        """Decode for about so long; return tokens per second of the decode windows.
+
+        Args:
+            seconds: of decoding.
+            after: called with the worker's stamps after each batch of requests.
+        """
         from profiler.workload.token_ids import token_ids
 
         tokens, nanoseconds = 0, 0
+        self.tokens = 0
         while nanoseconds < seconds * 1e9:
             self._runs += 1
             ids = token_ids("effect", 0, 0, self._runs, 0, self._prompt, self._vocabulary)
             done = self._worker.request(
                 "run", 300.0, prompt_ids=[ids], output_tokens=self._output, return_ids=False
             )
+            if after is not None:
+                after(done)
             tokens += self._output - 1
+            self.tokens = tokens
             nanoseconds += done["last_token_ns"] - done["first_token_ns"]
         return tokens / (nanoseconds * 1e-9)
 
