@@ -24,10 +24,11 @@ import tempfile
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 LENGTHS_S = (0.1, 0.3, 1.0, 3.0)
 MARGIN_S = 4.0
+TICK_MS = {"NVIDIA": 100.0, "NVIDIA 20 ms": 20.0, "AMD": 50.0, "Ascend": 20.0}
 COLUMNS = (
     "sensor", "tick ms", "window s", "windows", "no value", "aiprof RMS %", "median bound %",
     "inside bound %", "Zeus RMS %", "Zeus / aiprof",
@@ -165,8 +166,28 @@ def _answers(
     return answers
 
 
-def measure(name: str, rng: random.Random, arguments: argparse.Namespace, folder: Path) -> list[list[str]]:
-    """Run both tools over one profile; return the rows of the table."""
+class Answered(NamedTuple):
+    """One window: its true energy and what each tool made of it.
+
+    Attributes:
+        length_s: what it was meant to be long.
+        truth: joules of the window that aiprof was asked for.
+        joules: aiprof's, or None.
+        bound: aiprof's, or None.
+        zeus_error: relative to the truth of Zeus's own window, or None.
+    """
+
+    length_s: float
+    truth: float
+    joules: float | None
+    bound: float | None
+    zeus_error: float | None
+
+
+def measure(
+    name: str, rng: random.Random, arguments: argparse.Namespace, folder: Path, each: int
+) -> list[Answered]:
+    """Run both tools over one profile, with ``each`` windows of every length."""
     from fakes.power import FAKES, PowercapTree, Profile, write_config
     from machines import write, zone
 
@@ -175,9 +196,9 @@ def measure(name: str, rng: random.Random, arguments: argparse.Namespace, folder
     windows = [
         [start := MARGIN_S + rng.random() * (wide - length), start + length * rng.uniform(0.8, 1.2)]
         for length in LENGTHS_S
-        for _ in range(arguments.windows)
+        for _ in range(each)
     ]
-    tick_ms = {"NVIDIA": 100.0, "NVIDIA 20 ms": 20.0, "AMD": 50.0, "Ascend": 20.0}.get(name, 1.0)
+    tick_ms = TICK_MS.get(name, 1.0)
     source = {"AMD": "amdsmi", "Ascend": "dcmi"}.get(name, "rapl" if name.startswith("RAPL") else "nvml")
     _compile(source, folder, arguments.zeus)
     (folder / "amdsmi").mkdir(exist_ok=True)
@@ -228,35 +249,36 @@ def measure(name: str, rng: random.Random, arguments: argparse.Namespace, folder
     answers = _answers(name, sides, task, arguments.seconds)
     if tree is not None:
         tree.stop()
-    return _rows(name, tick_ms, profile, windows, answers, arguments.windows)
+    zeus = answers.get("zeus", [None] * len(windows))
+    return [
+        Answered(
+            LENGTHS_S[at // each],
+            profile.joules(*window),
+            ours[0],
+            ours[1],
+            None if theirs is None else theirs[1] / profile.joules(theirs[0], theirs[2]) - 1,
+        )
+        for at, (window, ours, theirs) in enumerate(zip(windows, answers["ours"], zeus, strict=True))
+    ]
 
 
-def _rows(
-    name: str, tick_ms: float, profile: Any, windows: list[list[float]], answers: dict[str, Any], each: int
-) -> list[list[str]]:
+def _rows(name: str, found: list[Answered]) -> list[list[str]]:
     rows = []
-    for at, length in enumerate(LENGTHS_S):
-        part = slice(at * each, (at + 1) * each)
-        ours, bounds, inside, missing = [], [], 0, 0
-        for (begin, end), (joules, bound) in zip(windows[part], answers["ours"][part], strict=True):
-            truth = profile.joules(begin, end)
-            if joules is None:
-                missing += 1
-                continue
-            ours.append((joules - truth) / truth)
-            bounds.append(bound / truth)
-            inside += abs(joules - truth) <= bound
-        zeus = [
-            (joules - profile.joules(begin, end)) / profile.joules(begin, end)
-            for begin, joules, end in answers.get("zeus", [])[part]
-        ]
-        ratio = f"{rms(zeus) / rms(ours):.1f}" if zeus else "-"
+    for length in LENGTHS_S:
+        own = [one for one in found if one.length_s == length]
+        given = [one for one in own if one.joules is not None and one.bound is not None]
+        ours = [(one.joules or 0.0) / one.truth - 1 for one in given]
+        bounds = sorted((one.bound or 0.0) / one.truth for one in given)
+        inside = sum(abs((one.joules or 0.0) - one.truth) <= (one.bound or 0.0) for one in given)
+        zeus = [one.zeus_error for one in own if one.zeus_error is not None]
         rows.append(
             [
-                name, f"{tick_ms:g}", f"{length:g}", str(len(ours)), str(missing), f"{100 * rms(ours):.2f}",
-                f"{100 * sorted(bounds)[len(bounds) // 2]:.1f}" if bounds else "-",
-                f"{100 * inside / max(1, len(ours)):.1f}",
-                f"{100 * rms(zeus):.2f}" if zeus else "-", ratio,
+                name, f"{TICK_MS.get(name, 1.0):g}", f"{length:g}", str(len(given)),
+                str(len(own) - len(given)), f"{100 * rms(ours):.2f}",
+                f"{100 * bounds[len(bounds) // 2]:.1f}" if bounds else "-",
+                f"{100 * inside / max(1, len(given)):.1f}",
+                f"{100 * rms(zeus):.2f}" if zeus else "-",
+                f"{rms(zeus) / rms(ours):.1f}" if zeus else "-",
             ]
         )  # fmt: skip
     return rows
@@ -268,6 +290,7 @@ def main() -> None:
     parser.add_argument("--zeus", metavar="PYTHON", help="interpreter of an environment with Zeus 0.16")
     parser.add_argument("--seconds", type=float, default=40.0, help="length of each profile")
     parser.add_argument("--windows", type=int, default=1000, help="windows of each length")
+    parser.add_argument("--profiles", type=int, default=1, help="spread the windows over so many profiles")
     parser.add_argument("--seed", type=int, default=20261123)
     parser.add_argument("--only", help="one of the sensors")
     parser.add_argument("--side", choices=("ours", "zeus"), help=argparse.SUPPRESS)
@@ -289,9 +312,13 @@ def main() -> None:
     print("|---|" + "---:|" * 9)
     for name in ("NVIDIA", "NVIDIA 20 ms", "AMD", "RAPL", "RAPL with a wrap", "Ascend"):
         if arguments.only in (None, name):
-            with tempfile.TemporaryDirectory() as folder:
-                for row in measure(name, random.Random(arguments.seed), arguments, Path(folder)):
-                    print("| " + " | ".join(row) + " |", flush=True)
+            found: list[Answered] = []
+            for number in range(arguments.profiles):
+                rng, each = random.Random(arguments.seed + number), arguments.windows // arguments.profiles
+                with tempfile.TemporaryDirectory() as folder:
+                    found += measure(name, rng, arguments, Path(folder), each)
+            for row in _rows(name, found):
+                print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,10 @@ class _View:
             table.add_column(heading, justify="right", no_wrap=True)
         for line in self._follow.lines:
             tally = self._follow.tallies[line.meter.key]
-            cells = [Text(_watts(tally.power_w), "bold"), Text(_watts(tally.max_power_w))]
+            now = Text(_watts(tally.power_w), "bold")
+            if tally.missing is not None:
+                now = Text(tally.missing.removesuffix("_at").replace("_", " "), "yellow")
+            cells = [now, Text(_watts(tally.max_power_w))]
             for kind, _ in kinds:
                 value = self._follow.state(line, kind)
                 unit = line.states[kind].unit if kind in line.states else ""

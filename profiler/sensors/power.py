@@ -19,6 +19,10 @@ from profiler.sensors.window import lost, refuse_if_too_wide
 _LEAST_AVERAGES = 5.0
 _LEAST_TICKS = 5
 _IN_STEP = 0.25  # of the usual difference between neighbouring readings
+# Steps that last as long as a whole number of readings look like steady power: what is then missed, of the
+# energy, and how long work of unknown steps is taken to stay in step.
+_LOCKED = 0.15
+_LOCKED_S = 1.0
 _SUPPOSED_TICK_S = 0.2  # of a sensor that shows too few new values to tell
 _HIDDEN_LEVEL = 0.1  # of the largest reading: power moves by at least this much where nobody looks
 _CONSTANT_READS = 100  # as many equal readings in a row are steady power or a sensor that hangs
@@ -51,8 +55,8 @@ def power_energy(
         t0_ns: beginning of the window, CLOCK_MONOTONIC.
         t1_ns: its end.
         max_relative_bound: refuse a value whose bound is a larger part of it (default: as large as it).
-        step_period_s: time of one step of the work (a decode step), to warn when it is close to a multiple
-            of the time between readings.
+        step_period_s: time of one step of the work (a decode step): where it is close to a multiple of the
+            time between readings that is flagged, and in the bound. Not known, a second is allowed for it.
 
     Returns:
         An :class:`Energy`, with a reason instead of a value where there can be none.
@@ -80,9 +84,13 @@ def power_energy(
     around = (moments_s > -spacing_s - average_s / 2) & (moments_s < duration_s + spacing_s + average_s / 2)
     near = np.concatenate([powers, power_w[around]])
     refresh_s = tick_s or spacing_s
+    in_step = step_period_s is not None and _in_step(step_period_s, refresh_s)
     bound = _bound(_Integrand(times, powers, near), reads, info, refresh_s)
+    if not average_s:
+        locked_s = duration_s if in_step else min(duration_s, _LOCKED_S) if step_period_s is None else 0.0
+        bound = float(np.hypot(bound, _LOCKED * locked_s * joules / duration_s))
     flags = _flags(reads.between(t0_ns, t1_ns), reads, float(np.diff(times).max()), spacing_s, info)
-    if step_period_s is not None and _in_step(step_period_s, refresh_s):
+    if in_step:
         flags.append("aliasing_risk")
     energy = Energy(
         joules, bound, "power_integral", info.scope, t0_ns, t1_ns, int(inside.sum()), tick_s, tuple(flags),

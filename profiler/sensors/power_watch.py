@@ -18,6 +18,8 @@ _LIVE_S = 1.0
 # Counters tick up to ten times a second; power of the last second is that of a second that has been seen.
 _BEHIND_S = 0.3
 _CHUNK_S = 900.0
+# Why there is no power of the last second although nothing is wrong: no new value came yet.
+_MOMENTARY = ("", "window_not_covered", "no_samples", "window_too_short")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Tally:
     """What a meter has shown so far.
 
     Attributes:
-        power_w: mean of the last second, or the last reading.
+        power_w: mean of the last second, or the last reading; None where there is none now.
+        missing: code of what is wrong where there is none now, or None.
         max_power_w: highest of those so far.
         joules: energy of the parts of the time that are closed.
         bound_j: bound of it.
@@ -52,6 +55,7 @@ class Tally:
     """
 
     power_w: float | None = None
+    missing: str | None = None
     max_power_w: float | None = None
     joules: float = 0.0
     bound_j: float = 0.0
@@ -141,12 +145,17 @@ class PowerWatch:
             self._sampler.forget(now_ns - 10 * 10**9)
 
     def state(self, line: Line, kind: Kind) -> float | None:
-        """Return the last value of a clock, temperature and the like in its unit, or None."""
+        """Return the value of a clock, temperature and the like in its unit now, or None.
+
+        What was read before the last reads failed is no value of now: a lost device has no temperature.
+        """
         info = line.states.get(kind)
         if info is None:
             return None
-        good = self._sampler.series(info.key).good()
-        return float(good.raw[-1]) * info.scale if len(good) else None
+        reads = self._sampler.series(info.key)
+        if not len(reads) or int(reads.failure[-1]):
+            return None
+        return float(reads.raw[-1]) * info.scale
 
     def finish(self) -> float:
         """Close the last part and return the seconds watched."""
@@ -161,10 +170,16 @@ class PowerWatch:
             begin_ns = end_ns - round(_LIVE_S * 1e9)
             if begin_ns < self.began_ns:
                 return
-            tally.power_w = self._sampler.energy(info.key, begin_ns, end_ns, wait_s=0).mean_power_w
+            energy = self._sampler.energy(info.key, begin_ns, end_ns, wait_s=0)
+            tally.power_w = energy.mean_power_w
+            code = "" if energy.reason is None else energy.reason.code
+            tally.missing = None if code in _MOMENTARY else code
         else:
-            good = self._sampler.series(info.key, now_ns - round(5e9), now_ns).good()
-            tally.power_w = float(good.raw[-1]) * info.scale if len(good) else None
+            reads = self._sampler.series(info.key, now_ns - round(5e9), now_ns)
+            good, failures = reads.good(), reads.failures()
+            lost = bool(len(reads)) and bool(int(reads.failure[-1]))
+            tally.power_w = float(good.raw[-1]) * info.scale if len(good) and not lost else None
+            tally.missing = failures[0] if lost else None
             if len(good):
                 highest = float(np.max(good.raw)) * info.scale
                 tally.max_power_w = max(tally.max_power_w or 0.0, highest)

@@ -17,7 +17,7 @@ from profiler.sensors.ticks import Floats, Integers, Series, Ticks, find_ticks
 # Powers seen up to this long before and after a window say how much the power moves.
 _VICINITY_NS = 1_000_000_000
 # Power moves more within a tick than the means over ticks do.
-_HIDDEN_SPREAD = 0.25  # of the range of the means, added on both sides
+_HIDDEN_SPREAD = 0.2  # of the range of the means, added on both sides
 _HIDDEN_LEVEL = 0.1  # of the largest mean, added on both sides
 _SHORT_TICKS = 5
 _LATE = 3.0  # a tick this many times later than usual is a gap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 from dataclasses import replace
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from fakes.power import TWO_GPUS
+from rich.console import Console
 
 from profiler.backends.base import Device, Unavailable
 from profiler.cli.power import command
+from profiler.cli.power_view import _View
 from profiler.errors import NothingMeasuredError
 from profiler.sensors import box
-from profiler.sensors.base import Energy, SensorInfo
+from profiler.sensors.base import Energy, SensorInfo, failure_number
 from profiler.sensors.power_watch import PowerWatch, Tally, lines_of
 from profiler.sensors.recording import read_recording
 from profiler.sensors.ticks import Series
@@ -99,6 +102,31 @@ def test_a_long_watch_adds_up_its_parts() -> None:
     assert abs(tally.joules - 250 * seconds) <= tally.bound_j
     assert tally.bound_j < 0.001 * tally.joules
     assert tally.max_power_w == pytest.approx(250, rel=0.02)
+
+
+def test_a_device_that_vanishes_shows_why_and_no_old_values() -> None:
+    at = np.arange(0, 400, dtype=np.int64) * 50_000_000 + 10**9
+    failure = np.where(at > 11 * 10**9, failure_number("lost"), 0)
+    sampler = StubSampler(Series(at, at + 10_000, (at // 100_000_000) * 25_000, failure))
+    line = replace(lines_of([TICKING], [])[0], states={"clock": CLOCK})
+    now = [int(at[60])]
+    follow = PowerWatch(sampler, [line], lambda: now[0])  # type: ignore[arg-type]
+    shown = []
+    for moment in (8, 18):
+        now[0] = moment * 10**9
+        sampler.reads = Series(at, at + 10_000, (at // 100_000_000) * 25_000, failure).between(0, now[0])
+        follow.update()
+        tally = follow.tallies[TICKING.key]
+        text = io.StringIO()
+        Console(file=text, width=100).print(_View(follow))
+        shown.append(
+            (tally.power_w is None, tally.missing, follow.state(line, "clock") is None, text.getvalue())
+        )
+    healthy, gone = shown
+    assert healthy[:3] == (False, None, False)
+    assert gone[:3] == (True, "lost_at", True)
+    assert "lost" in gone[3]
+    assert "lost" not in healthy[3]
 
 
 def test_a_recording_holds_what_the_summary_says(aiprof: Any, tmp_path: Path) -> None:
