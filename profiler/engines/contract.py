@@ -41,7 +41,7 @@ ANSWERS: dict[str, dict[str, tuple[type, ...]]] = {
         "step_ns": (list, NoneType),
         "output_sha256": (str,),
     },
-    "score": {"tokens": (list,), "ids": (list,), "logits": (list,), "log_sum_exp": (list,)},
+    "score": {"tokens": (list,), "ids": (list,), "logits": (list,), "log_sum_exp": (list, NoneType)},
     "probe": {"method": (str,)},
     "memory": {
         "engine_peak_bytes": _MAYBE_BYTES,

@@ -214,7 +214,9 @@ def _ask(
         hello = worker.request("hello", timeouts.hello_s, engine=engine.name, options=context.options)
         device = engine.device_string(context.device, hello)
         formats = context.spec.formats.model_dump()
-        request = load_request(artefact, device, formats, context.options)
+        # What is checked is the model, not how its tokens are guessed ahead.
+        options = {key: one for key, one in context.options.items() if not key.startswith("speculative")}
+        request = load_request(artefact, device, formats, options)
         worker.request("load", load_timeout_s(artefact, timeouts), **request)
         try:
             found = worker.request("score", timeouts.first_run_s, **reference.request(artefact))

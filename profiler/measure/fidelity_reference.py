@@ -91,20 +91,24 @@ def answers_of(result: Mapping[str, Any]) -> tuple[Answer, ...]:
         tokens = [tuple(map(int, row)) for row in result["tokens"]]
         if "logits" not in result:
             return tuple(Answer(row) for row in tokens)
-        rows = zip(tokens, result["ids"], result["logits"], result["log_sum_exp"], strict=True)
+        sums = result["log_sum_exp"]
+        sums = [None] * len(tokens) if sums is None else sums
+        rows = zip(tokens, result["ids"], result["logits"], sums, strict=True)
         return tuple(_scored(*row) for row in rows)
     except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"the engine's scores are no tokens and logits: {error}") from None
 
 
 def _scored(chosen: tuple[int, ...], ids: Any, logits: Any, sums: Any) -> Answer:
+    """Return one answer; where ``sums`` is None the logits are log-probabilities already."""
+    totals = [0.0] * len(chosen) if sums is None else sums
     logprobs = tuple(
         {int(token): float(logit) - float(total) for token, logit in zip(names, values, strict=True)}
-        for _, names, values, total in zip(chosen, ids, logits, sums, strict=True)
+        for _, names, values, total in zip(chosen, ids, logits, totals, strict=True)
     )
     if not all(math.isfinite(value) for position in logprobs for value in position.values()):
         raise ValueError("the engine's scores hold logits without end")
-    return Answer(chosen, logprobs, tuple(map(float, sums)))
+    return Answer(chosen, logprobs, () if sums is None else tuple(map(float, sums)))
 
 
 def require_all(scored: Sequence[Answer], reference: Reference) -> tuple[Answer, ...]:

@@ -15,7 +15,7 @@ import os
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import host_memory, vllm_environment, vllm_model, vllm_server, vllm_steps
+from . import host_memory, vllm_environment, vllm_model, vllm_scores, vllm_server, vllm_steps
 from .protocol import EngineError
 from .threads import default_threads
 
@@ -159,12 +159,23 @@ class VllmEngine:
         return _answer(done, bool(request.get("return_ids")))
 
     def score(self, request: Dict[str, Any]) -> Dict[str, Any]:
-        """Refuse: vLLM gives out the likeliest tokens only, not the logits of any.
+        """Return log-probabilities along given tokens; see :mod:`vllm_scores`.
 
         Raises:
-            EngineError: ``unsupported``; its greedy tokens are compared instead.
+            EngineError: ``unsupported`` for what vLLM does not tell, ``bad_request``, ``out_of_memory``.
         """
-        raise EngineError("unsupported", "vLLM does not give out the logits of chosen tokens")
+        if self._llm is None:
+            raise EngineError("bad_request", "score before load")
+        self._plan.check(request["prompt_ids"], request["output_tokens"])
+        self._runs += 1
+        try:
+            return vllm_scores.score(
+                self._llm.llm_engine, self._vllm.SamplingParams, request, "score-%d" % self._runs
+            )
+        except EngineError:
+            raise
+        except Exception as error:
+            raise _as_engine_error(error) from error
 
     def probe(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """Measure what the request's ``kind`` names with PyTorch; see :mod:`torch_probes`.

@@ -158,3 +158,23 @@ def test_preempted_requests_leave_no_phases() -> None:
     assert done.token_stamps() == [10, 20]
     done.preemptions = 1
     assert "preempted" in (done.mixed() or "")
+
+
+def test_wanted_tokens_are_scored_along_given_ones(worker: WorkerProcess) -> None:
+    load(worker)
+    prompts, forced, wanted = [[1, 2], [3, 4]], [[5], [6]], [[[7, 8], [9, 10]], [[11, 12], [13, 14]]]
+    answer = worker.request(
+        "score", TIMEOUT_S, prompt_ids=prompts, output_tokens=2, forced_ids=forced, score_ids=wanted
+    )
+    sums = [[3, 8], [7, 13]]  # of the tokens before each position
+    assert answer["ids"] == wanted
+    assert answer["logits"] == [
+        [[-float((sums[row][step] + token) % 97) for token in wanted[row][step]] for step in range(2)]
+        for row in range(2)
+    ]
+    assert answer["tokens"] == [[one % ARCH.vocab_size for one in row] for row in sums]
+    assert answer["log_sum_exp"] is None
+    with pytest.raises(WorkerError, match="along given ones only"):
+        worker.request(
+            "score", TIMEOUT_S, prompt_ids=prompts, output_tokens=2, forced_ids=[None, None], score_ids=wanted
+        )

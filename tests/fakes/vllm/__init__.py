@@ -64,6 +64,12 @@ class LLM:
         )
 
 
+def _logprobs(request: Any) -> dict[int, Any]:
+    """Those that were asked for: minus the sum of the prompt and the token, modulo 97."""
+    wanted = request.params.logprob_token_ids or ()
+    return {token: SimpleNamespace(logprob=-float((sum(request.ids) + token) % 97)) for token in wanted}
+
+
 class LLMEngine:
     """Steps through requests; ``engine_core.shutdown`` ends it."""
 
@@ -110,7 +116,7 @@ class LLMEngine:
                 SimpleNamespace(
                     request_id=name,
                     finished=finished,
-                    outputs=[SimpleNamespace(token_ids=[token])],
+                    outputs=[SimpleNamespace(token_ids=[token], logprobs=[_logprobs(request)])],
                     metrics=request.metrics,
                 )
             )

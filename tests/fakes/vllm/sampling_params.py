@@ -18,4 +18,5 @@ class SamplingParams:
     min_tokens: int
     max_tokens: int
     detokenize: bool
-    output_kind: RequestOutputKind
+    output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
+    logprob_token_ids: list[int] | None = None
