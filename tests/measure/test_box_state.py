@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +87,23 @@ def test_numbers_that_no_kernel_writes_are_no_reading(box: Path, nonsense: str) 
 def test_an_attached_debugger_is_named_by_what_it_is_attached_to(box: Path) -> None:
     put(box, "proc/11/status", "TracerPid:\t99\nCpus_allowed_list:\t0\n")
     assert read_box_state(Tree(box), 11, 10).traced == frozenset({"worker"})
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ptrace(2) is Linux's")
+def test_a_tracer_that_is_really_attached_is_seen() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    seize = 0x4206  # PTRACE_SEIZE: attach without stopping
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        before = read_box_state(Tree(), child.pid, os.getpid())
+        attached = libc.ptrace(seize, child.pid, None, None) == 0
+        after = read_box_state(Tree(), child.pid, os.getpid())
+        child.kill()
+    if not attached or before.traced is None:
+        pytest.skip("this system does not let processes trace each other, or does not show it")
+    assert "worker" not in before.traced
+    assert after.traced is not None
+    assert "worker" in after.traced
 
 
 def test_clock_limits_hold_each_setting_once(box: Path) -> None:
