@@ -135,8 +135,7 @@ class Decoder:
 
         Args:
             kernels: what to call, or None for PyTorch's operators.
-            whole: whole parts where their products are native, not only what lies between the
-                products of attention.
+            whole: whole parts where their products are native, not only what lies between products.
 
         Returns:
             The kinds of parts that it does in any layer.
@@ -244,8 +243,12 @@ class Layer:
         """Use the native calls for prompts, or (``kernels`` None) no longer; return their names."""
         calls = {name: part.prompt for name, part in self._parts.items()} if kernels and whole else {}
         self._fused_prompts = {name: call for name, call in calls.items() if call is not None}
-        scores = self._attention.attend_natively(kernels, rotary) and "attention" not in self._fused_prompts
-        return [*self._fused_prompts, *(["attention scores"] if scores else [])]
+        between = {
+            "attention scores": self._attention.attend_natively(kernels, rotary)
+            and "attention" not in self._fused_prompts,
+            "gating": self._mlp.gate_natively(kernels) and "MLP" not in self._fused_prompts,
+        }
+        return [*self._fused_prompts, *(name for name, used in between.items() if used)]
 
     def unfuse(self) -> None:
         """Compute all parts by operators again."""

@@ -27,6 +27,7 @@ class DenseMlp:
     def __init__(self, hidden: int, inner: int, parameters: Parameters, name: str = "mlp") -> None:
         self._name = name
         self._gate_up, self._down = parameters.linear(2 * inner, hidden), parameters.linear(hidden, inner)
+        self._gate: Any = swiglu
 
     def tensors(self) -> Named:
         """Yield (name below the layer, view to fill)."""
@@ -42,9 +43,14 @@ class DenseMlp:
             return None
         return kernels.mlp(norm, self._gate_up.weight, self._down.weight, eps)
 
+    def gate_natively(self, kernels: Any) -> bool:
+        """Let ``kernels`` gate what a prompt puts between the products; None takes it back."""
+        self._gate = swiglu if kernels is None else kernels.gate
+        return kernels is not None
+
     def __call__(self, x: Any) -> Any:
         """Return the MLP of ``[..., hidden]``."""
-        return self._down(swiglu(self._gate_up(x)))
+        return self._down((self._gate if x.shape[-2] > 1 else swiglu)(self._gate_up(x)))
 
 
 class MixtureOfExperts:
@@ -66,6 +72,10 @@ class MixtureOfExperts:
 
     def fused(self, norm: Any, eps: float) -> None:
         """There is no native call for the whole of it, only for its products."""
+
+    def gate_natively(self, kernels: Any) -> bool:
+        """Experts are gated by PyTorch's operators."""
+        return False
 
     def __call__(self, x: Any) -> Any:
         """Return the MLP of ``[B, T, hidden]``."""

@@ -63,6 +63,22 @@ static void mlp(const Mlp& m, void* x, long batch, int threads) {
     });
 }
 
+// ---- silu(gate) * up for many positions, between products that are not ours ----
+
+template <class T>
+static void gate(const void* gate_up, void* out, long count, long inner, int threads) {
+    typedef typename T::weight W;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long n = 0; n < count; n++) {
+        const W *gates = (const W*)gate_up + n * 2 * inner, *ups = gates + inner;
+        W* to = (W*)out + n * inner;
+        for (long i = 0; i < inner; i++) {
+            const float value = T::read(gates[i]);
+            to[i] = T::round(value / (1 + exponential(-value)) * T::read(ups[i]));
+        }
+    }
+}
+
 // ---- stream += attention(norm(stream)), grouped queries, one new position ----
 
 struct Attention {
@@ -244,6 +260,9 @@ static void fill(V* to, long n, uint32_t key_0, uint32_t key_1, const V* table, 
     EXPORT void linear_##name(const void* w, const void* bias, long rows, long columns, const void* x, void* y,    \
                               long batch, int threads) {                                                           \
         linear<T>(w, bias, rows, columns, x, y, batch, threads);                                                   \
+    }                                                                                                              \
+    EXPORT void gate_##name(const void* gate_up, void* out, long count, long inner, int threads) {                 \
+        gate<T>(gate_up, out, count, inner, threads);                                                              \
     }                                                                                                              \
     EXPORT void mlp_##name(const Mlp* m, void* x, long batch, int threads) { mlp<T>(*m, x, batch, threads); }      \
     EXPORT void attention_##name(const Attention* a, void* x, long batch, long position, int threads) {            \

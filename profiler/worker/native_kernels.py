@@ -74,6 +74,7 @@ class Kernels:
         self._linear = function("linear", *linear)
         self._attention = function("attention", pointer, pointer, long, long, number)
         self._mlp = function("mlp", pointer, pointer, long, number)
+        self._gate = function("gate", pointer, pointer, long, long, number)
         self._head = function("head", pointer, pointer, pointer, pointer, long, number)
         # The calls for many vectors are there where the CPU has instructions for them.
         self._many_linear = function("many_linear", *linear)
@@ -168,6 +169,15 @@ class Kernels:
             many(address, stream.data_ptr(), stream.numel() // hidden, torch.get_num_threads())
 
         return Part(step, prompt if self._takes_all(gate_up, down) else None)
+
+    def gate(self, gate_up: Any) -> Any:
+        """Return ``silu(gate) * up`` of ``[..., 2 I]``, as :func:`elementwise.swiglu`, rounded once."""
+        gate_up = gate_up.contiguous()
+        inner = gate_up.shape[-1] // 2
+        out = gate_up.new_empty((*gate_up.shape[:-1], inner))
+        at = gate_up.data_ptr(), out.data_ptr()
+        self._gate(*at, out.numel() // inner, inner, torch.get_num_threads())
+        return out
 
     def head(self, norm: Any, weight: Any, eps: float) -> Any:
         """Return ``f(last)``: logits ``[B, vocab]`` and the greedy tokens ``[B, 1]`` of ``[B, hidden]``.

@@ -84,6 +84,13 @@ def test_the_mlp_adds_to_the_stream(library: Any) -> None:
     assert_close(stream, expected, 1e-5)
 
 
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
+def test_gating_is_that_of_pytorch(library: Any, dtype: Any) -> None:
+    gate_up = noise(2, 5, 2 * 77, dtype=dtype) * 20  # far into both ends of the exponential
+    gate, up = gate_up.double().chunk(2, -1)
+    assert_close(library.kernels(dtype).gate(gate_up), F.silu(gate) * up, BOUNDS[dtype])
+
+
 @pytest.mark.parametrize("batch", [1, 5])
 def test_the_first_of_equal_logits_is_the_token(library: Any, batch: int) -> None:
     """As argmax does; in bf16 equal logits are common."""

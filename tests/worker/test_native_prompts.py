@@ -125,7 +125,7 @@ def test_a_prompt_and_the_steps_after_it_are_those_of_the_operators(
                 assert decoder.fuse() == ["MLP", "attention", "head"]
                 assert decoder.fuse_prompts(kernels) == ["MLP", "attention"]
             if way == "scores":
-                assert decoder.fuse_prompts(kernels) == ["attention scores"]
+                assert decoder.fuse_prompts(kernels) == ["attention scores", "gating"]
             after = [decoder.forward(ids, 0)]
             after += [decoder.forward(ids[:, at : at + 1], tokens + at) for at in range(2)]
             logits[way] = torch.stack(after).float()
@@ -153,7 +153,7 @@ def test_long_scores_do_not_overflow(kernels: Kernels) -> None:
     assert error_of_largest(logits[1], logits[0]) <= FUSED_BOUNDS[BF16]
 
 
-@pytest.mark.parametrize(("head_dim", "inner", "left"), [(8, 90, ["MLP"]), (16, 91, ["attention"])])
+@pytest.mark.parametrize(("head_dim", "inner", "left"), [(8, 90, ["MLP"]), (16, 91, ["attention", "gating"])])
 def test_what_does_not_fit_stays_with_the_operators(
     kernels: Kernels, head_dim: int, inner: int, left: list[str]
 ) -> None:
@@ -185,13 +185,13 @@ def fused(
 
 @pytest.mark.parametrize(
     ("fastest", "said"),
-    [("whole", "MLP, attention"), ("scores", "attention scores"), ("operators", "none")],
+    [("whole", "MLP, attention"), ("scores", "attention scores, gating"), ("operators", "none")],
 )
 def test_the_fastest_way_through_a_prompt_is_taken(
     monkeypatch: pytest.MonkeyPatch, kernels: Kernels, fastest: str, said: str
 ) -> None:
     told, decoder = fused(monkeypatch, kernels, fastest)
-    times = {"none": 1.0, "attention scores": 1.0, "MLP, attention": 1.0, said: 0.5}
+    times = {"none": 1.0, "attention scores, gating": 1.0, "MLP, attention": 1.0, said: 0.5}
     listed = ", ".join(f"{seconds:.2g} s with {name}" for name, seconds in times.items())
     assert told == f"{said} (a layer took {listed})"
     assert way_of(decoder) == fastest
@@ -199,7 +199,7 @@ def test_the_fastest_way_through_a_prompt_is_taken(
 
 def test_scores_are_native_where_products_are_not(monkeypatch: pytest.MonkeyPatch, kernels: Kernels) -> None:
     told, decoder = fused(monkeypatch, kernels, "scores", products=False)
-    assert told.startswith("attention scores (")
+    assert told.startswith("attention scores, gating (")
     assert way_of(decoder) == "scores"
 
 
