@@ -63,7 +63,7 @@ class PromptSpec:
         shared_prefix_tokens: leading tokens that all requests have in common.
         words_per_token: for text: words that make a token, as calibrated.
         overhead_tokens: for text: tokens that the server adds (chat template, begin of text).
-        hash_ids: for a trace with prefix hashes: those of each request.
+        hash_ids: for a trace with prefix hashes: those of each request; each stands for 512 tokens.
     """
 
     scenario: str
@@ -166,9 +166,25 @@ class RequestBuilder:
         """Return a prompt of words that the server should see as about ``tokens`` tokens."""
         spec = self._prompts
         words = max(1, round((tokens - spec.overhead_tokens) * spec.words_per_token))
+        if spec.hash_ids is not None:
+            return " ".join(
+                self._blocks_of_words(spec.hash_ids[index % len(spec.hash_ids)], words, index, trial)
+            )
         shared = min(round(spec.shared_prefix_tokens * spec.words_per_token), words)
         picked = _words("shared text", spec, 0, 0, shared) if shared else []
         return " ".join(picked + _words("text", spec, trial, index, words - shared))
+
+    def _blocks_of_words(self, blocks: Sequence[int], words: int, index: int, trial: int) -> list[str]:
+        """Return the words of a trace's prompt: those of its blocks, which others share, then its own."""
+        spec = self._prompts
+        size = max(1, round(HASH_BLOCK_TOKENS * spec.words_per_token))
+        made: list[str] = []
+        for block in blocks:
+            if len(made) >= words:
+                break
+            # Drawn whole, so that prompts of different lengths share what both have of a block.
+            made += _words("text block", spec, 0, block, size)
+        return made[:words] + _words("text", spec, trial, index, max(0, words - len(made)))
 
 
 def _words(purpose: str, spec: PromptSpec, trial: int, index: int, count: int) -> list[str]:

@@ -294,6 +294,23 @@ def test_prompts_of_a_trace_share_the_blocks_that_it_says() -> None:
     assert one[512:] != other[512:]
 
 
+def test_texts_of_a_trace_share_the_blocks_that_it_says() -> None:
+    spec = PromptSpec("trace", 0, words_per_token=0.9, overhead_tokens=10, hash_ids=((1, 2), (1, 3), (1,)))
+    builder = RequestBuilder((), "chat", "m", spec, Features())
+    one, other, short = (
+        builder.text(index, length).split() for index, length in enumerate((1200, 1200, 300))
+    )
+    block = round(512 * 0.9)
+    assert one[:block] == other[:block]
+    assert one[block : 2 * block] != other[block : 2 * block]
+    assert one[2 * block :] != other[2 * block :]
+    assert short == one[: len(short)]
+    assert (len(one), len(short)) == (round(1190 * 0.9), round(290 * 0.9))
+    # Nobody has sent the last part before; a repeat of the load sends the same.
+    assert builder.text(3, 1200).split()[2 * block :] != one[2 * block :]
+    assert builder.text(0, 1200).split() == one
+
+
 def test_two_loads_can_be_compared_and_exported(
     server: TruthServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
