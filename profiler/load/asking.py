@@ -92,11 +92,14 @@ class _Asker:
         self._ended.set()
 
     async def ask_all(self, questions: Sequence[Asked]) -> list[Said]:
-        """Ask one after the other; after a failure the rest is asked all the same."""
+        """Ask one after the other; a failure ends none of the others, except that it is a timeout."""
         connection: Connection | None = None
-        answers = []
+        answers: list[Said] = []
         try:
             for question in questions:
+                if answers and "timeout" in answers[-1].status:
+                    answers.append(answers[-1])  # or a server that hangs would be waited for once for each
+                    continue
                 if connection is None or not connection.open:
                     opened = await self._connector.open(0)
                     if not isinstance(opened, Connection):

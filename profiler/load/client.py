@@ -339,6 +339,8 @@ class Client:
 
     def _read_some(self) -> None:
         self._backlog.read_for(READ_FOR_S)
-        if not self._backlog and len(self._bodies) < 64 and self._ahead_bytes < BODIES_AHEAD_BYTES:
+        # As many as streams that may all be answered at once, or the last ones would wait for theirs.
+        few = len(self._bodies) < max(self.job.concurrency, 64)
+        if not self._backlog and few and self._ahead_bytes < BODIES_AHEAD_BYTES:
             self._build_ahead()
         self._tick("read", READ_EVERY_S, self._read_some)

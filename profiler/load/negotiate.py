@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -195,5 +196,8 @@ def _get_models(job: Job) -> bytes:
     with urllib.request.urlopen(
         request, timeout=job.limits.connect_s, context=endpoint.tls(job.ca_file)
     ) as answer:
-        content: bytes = answer.read(2**20)
+        # Each read has the timeout, so that a server that sends byte by byte needs an end of its own.
+        until, content = time.monotonic() + job.limits.connect_s, b""
+        while len(content) < 2**20 and time.monotonic() < until and (part := answer.read1(65536)):
+            content += part
     return content

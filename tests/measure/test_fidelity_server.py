@@ -92,6 +92,12 @@ def test_a_server_that_does_not_answer_is_not_judged() -> None:
     assert (gone.verdict, "refused" in str(gone.reason)) == ("not_checked", True)
 
 
+def test_a_server_that_hangs_is_waited_for_once() -> None:
+    with truth_server(ttft_ms=1, gap_ms=0.1) as url:
+        found = ask(replace(job(url, "silent"), limits=Limits(total_s=0.2)), [Asked([1, 2], 3)] * 50)
+    assert [one.status for one in found] == ["timeout"] * 50
+
+
 def said(tokens: Sequence[int] = (), **fields: Any) -> Said:
     values: dict[str, Any] = {
         "tokens": STEPS,
