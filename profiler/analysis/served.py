@@ -89,7 +89,7 @@ def served_figure(requirement: Requirement, case: CaseEvidence, confidence: floa
     return Figure(
         "load",
         None if failed else shown,
-        starts=len(found),
+        starts=sum(max(1, len(one.served.servers)) for one in case.records if one.served is not None),
         note="it falls on failed requests" if failed else "" if worst.value is not None else "upper bound",
         load_bounds=(min(one.low for one in found), max(one.high for one in found)),
         load_confidence=PERCENTILE_CONFIDENCE if requirement.percentile is not None else confidence,
