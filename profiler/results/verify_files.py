@@ -99,7 +99,7 @@ def check_files(path: Path) -> Files:
         except (InputFileError, ValueError) as error:
             what = f"is not as aiprof wrote it: {printable(str(error).splitlines()[0])[:200]}"
             findings.append(Finding(CHECKSUMS_FILE, "", ALL_FIGURES, what))
-    broken = list(_chain(path))
+    broken = list(_chain(path, checksums.digests.get(RUN_FILE) if checksums else None))
     findings += broken
     for name, digest in (checksums.digests if checksums else {}).items():
         if name not in there:
@@ -156,8 +156,13 @@ def _listing(path: Path, findings: list[Finding]) -> set[str]:
     return names
 
 
-def _chain(path: Path) -> Iterator[Finding]:
-    """Yield a finding for every line that is not the one that the next line was written after."""
+def _chain(path: Path, run_sha256: str | None) -> Iterator[Finding]:
+    """Yield a finding for every line that is not the one that the next line was written after.
+
+    Args:
+        path: folder of the run.
+        run_sha256: the digest that ``run.json`` should have, or None where nothing says.
+    """
     try:
         previous = digest_limited(path / RUN_FILE, MAX_RUN_BYTES)
     except InputFileError:
@@ -180,10 +185,14 @@ def _chain(path: Path) -> Iterator[Finding]:
             if told.previous is None:
                 yield Finding(CASES_FILE, place, told.figures, "cannot be read as a case")
             elif told.previous != previous:
-                what = "was changed after the line that follows it was written"
-                if before[0] == RUN_FILE:
-                    what = "was changed after the first case was written"
-                yield Finding(*before, what)
+                if before[0] != RUN_FILE:
+                    yield Finding(*before, "was changed after the line that follows it was written")
+                elif previous == run_sha256:
+                    # The link itself was changed, or lines before this one are gone, or all are foreign.
+                    what = f"does not follow from {RUN_FILE}, which is as it was"
+                    yield Finding(CASES_FILE, place, ALL_FIGURES, what)
+                else:
+                    yield Finding(*before, "was changed after the first case was written")
             previous, before = sha256_of(line[:-1]), (CASES_FILE, place, told.figures)
 
 
