@@ -14,8 +14,11 @@ FUSED_BOUNDS = {torch.bfloat16: 2**-5, torch.float32: 1e-4}
 both round several times, at different places."""
 CHECKED_TOKENS = 45
 """Of a prompt: more than one panel of native_prompts.h, and not whole ones."""
-TIMED_TOKENS = 256
+TIMED_TOKENS = 512
+"""Of a prompt at most; attention grows with the square of its length, so short ones would hide it."""
 ROUNDS = 3
+BUDGET_S = 0.3
+"""After which no further round is begun."""
 
 
 def fuse(decoder: Any, parameters: Parameters, kernels: Any, work: Any) -> dict[str, Any]:
@@ -75,10 +78,13 @@ def _fuse_prompts(decoder: Any, parameters: Parameters, kernels: Any, work: Any)
             faults.append(f"{name} differs by {error:.2g} of the largest value, more than {bound:.2g}")
     seconds = dict.fromkeys(ways, float("inf"))
     batch, tokens = work.batch, min(work.prompt_tokens, TIMED_TOKENS)
+    began = time.perf_counter()
     for _ in range(ROUNDS if len(ways) > 1 else 0):
         for name, way in ways.items():
             decoder.fuse_prompts(*way)
             seconds[name] = min(seconds[name], _seconds(decoder, batch, tokens))
+        if time.perf_counter() - began > BUDGET_S:
+            break
     best = min(seconds, key=lambda name: seconds[name])
     decoder.fuse_prompts(*ways[best])
     if len(ways) > 1:
