@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from profiler.load.backlog import Backlog
+from profiler.load.bodies import Bodies
 from profiler.load.connect import FAILURES, Connector
 from profiler.load.connection import Connection
 from profiler.load.exchange import Exchange
@@ -26,9 +26,6 @@ SWEEP_EVERY_S = 0.1
 LAG_EVERY_S = 0.01
 AFTER_FAILURE_S = 0.1
 """A stream waits this long after a failure, or a server that refuses would be hammered."""
-HELD_OPEN_S = 0.5
-"""A stream that said [DONE] and does not end its framing is taken as over after this."""
-BODIES_AHEAD_BYTES = 32 * 2**20
 
 
 class Client:
@@ -49,9 +46,7 @@ class Client:
         self._backlog = Backlog(job.api, process, key, count, job.limits.max_waiting_bytes)
         self._connector = Connector(self, job.endpoints, job.ca_file, job.limits.connect_s)
         self._next_index = job.first
-        self._bodies: deque[bytes] = deque()
-        self._built_index = job.first
-        self._ahead_bytes = 0
+        self._bodies = Bodies(job, self._requests)
         self._idle: list[Connection] = []
         self._active: set[Connection] = set()
         self._lags = array("d")
@@ -95,9 +90,7 @@ class Client:
             await self._over.wait()
             self._warm, self._next_index = False, job.first
             self._refused_in_a_row, self._gave_up = 0, None
-        while len(self._bodies) < max(2 * job.concurrency, 64) and self._ahead_bytes < BODIES_AHEAD_BYTES:
-            if not self._build_ahead():
-                break
+        self._bodies.fill(max(2 * job.concurrency, 64))
 
     async def run(self, t0_ns: int) -> tuple[Requests, Vitals]:
         """Send the load from ``t0_ns`` (CLOCK_MONOTONIC) on and return the results when all has ended."""
@@ -181,14 +174,13 @@ class Client:
     def _launch(self, connection: Connection | None, scheduled_ns: int) -> None:
         job, index = self.job, self._next_index
         self._next_index += job.step
-        prompt = int(job.prompt_tokens[index % len(job.prompt_tokens)])
-        output = int(job.output_tokens[index % len(job.output_tokens)])
+        prompt, output = job.lengths(index)
         exchange = Exchange(index, scheduled_ns, prompt, output)
         if self._warm:
             self._warm_left -= 1
             body = self._requests.body(index, prompt, output, WARM_UP_TRIAL)
         else:
-            body = self._body(index, prompt, output)
+            body = self._bodies.take(index, prompt, output)
         self._in_flight += 1
         while connection is None and self._idle:
             connection = self._idle.pop()
@@ -198,26 +190,6 @@ class Client:
             self._send(connection, exchange, body)
         else:
             self._run(self._connect_and_send(index // job.step % len(job.endpoints), exchange, body))
-
-    def _body(self, index: int, prompt: int, output: int) -> bytes:
-        if self._bodies:
-            body = self._bodies.popleft()
-            self._ahead_bytes -= len(body)
-            return body
-        self._built_index = index + self.job.step
-        return self._requests.body(index, prompt, output)
-
-    def _build_ahead(self) -> bool:
-        job, index = self.job, self._built_index
-        if index >= job.count:
-            return False
-        prompt = int(job.prompt_tokens[index % len(job.prompt_tokens)])
-        output = int(job.output_tokens[index % len(job.output_tokens)])
-        body = self._requests.body(index, prompt, output)
-        self._built_index += job.step
-        self._bodies.append(body)
-        self._ahead_bytes += len(body)
-        return True
 
     def _send(self, connection: Connection, exchange: Exchange, body: bytes) -> None:
         self._active.add(connection)
@@ -325,22 +297,12 @@ class Client:
         """End what takes too long."""
         now, limits = time.monotonic_ns(), self.job.limits
         for connection in list(self._active):
-            exchange = connection.exchange
-            if exchange is None:
-                continue
-            silent = (now - max(exchange.sent_ns, exchange.last_byte_ns)) / 1e9
-            if now - exchange.sent_ns > limits.total_s * 1e9:
-                connection.fail("timeout", f"not complete after {limits.total_s:g} s")
-            elif silent > limits.idle_s:
-                connection.fail("idle_timeout", f"no byte for {limits.idle_s:g} s")
-            elif silent > HELD_OPEN_S and exchange.pieces and b"data: [DONE]" in exchange.pieces[-1][1]:
-                connection.finish_open()
+            connection.end_if_overdue(now, limits)
         self._tick("sweep", SWEEP_EVERY_S, self._sweep)
 
     def _read_some(self) -> None:
         self._backlog.read_for(READ_FOR_S)
         # As many as streams that may all be answered at once, or the last ones would wait for theirs.
-        few = len(self._bodies) < max(self.job.concurrency, 64)
-        if not self._backlog and few and self._ahead_bytes < BODIES_AHEAD_BYTES:
-            self._build_ahead()
+        if not self._backlog:
+            self._bodies.make_one(max(self.job.concurrency, 64))
         self._tick("read", READ_EVERY_S, self._read_some)

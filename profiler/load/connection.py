@@ -8,8 +8,11 @@ from typing import Any, Protocol
 
 from profiler.load.exchange import Exchange
 from profiler.load.http import Content, Head, MalformedError, split_head
+from profiler.load.job import Limits
 from profiler.load.sockets import BUFFER
 
+HELD_OPEN_S = 0.5
+"""A stream that said [DONE] and does not end its framing is taken as over after this."""
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _LAST_CHUNK_ALONE = b"0\r\n\r\n"
 
@@ -153,10 +156,17 @@ class Connection(asyncio.BufferedProtocol):
         self.open = False
         self._end(exchange, monotonic_ns())
 
-    def finish_open(self) -> None:
-        """End an exchange whose answer is complete in a connection that the server holds open."""
+    def end_if_overdue(self, now_ns: int, limits: Limits) -> None:
+        """End the exchange if it takes too long, or if only the connection is held open behind it."""
         exchange = self.exchange
-        if exchange is not None:
+        if exchange is None:
+            return
+        silent = (now_ns - max(exchange.sent_ns, exchange.last_byte_ns)) / 1e9
+        if now_ns - exchange.sent_ns > limits.total_s * 1e9:
+            self.fail("timeout", f"not complete after {limits.total_s:g} s")
+        elif silent > limits.idle_s:
+            self.fail("idle_timeout", f"no byte for {limits.idle_s:g} s")
+        elif silent > HELD_OPEN_S and exchange.pieces and b"data: [DONE]" in exchange.pieces[-1][1]:
             self.open = False
             self._end(exchange, exchange.last_byte_ns)
 

@@ -84,6 +84,11 @@ class Job:
     tokenizer: str | None = None
     loop: LoopKind = "auto"
 
+    def lengths(self, index: int) -> tuple[int, int]:
+        """Return the tokens of prompt and output of a request."""
+        prompts, outputs = self.prompt_tokens, self.output_tokens
+        return int(prompts[index % len(prompts)]), int(outputs[index % len(outputs)])
+
     def to_json(self) -> dict[str, Any]:
         """Return the job as JSON values."""
         fields = asdict(self)
