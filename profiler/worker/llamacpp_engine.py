@@ -7,24 +7,20 @@ which a served model has to do and ``llama-bench`` leaves out (option ``sampling
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import random
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import llama_cpp
 import numpy as np
 
 from . import gguf_files, host_memory, llamacpp_log, numpy_bandwidth
+from .llamacpp_model import LoadedModel
 from .llamacpp_support import FAMILIES, FLASH_ATTENTION, FORMATS, N_UBATCH, OPTIONS, SAMPLING
 from .protocol import EngineError
 from .threads import cpu_quota, default_threads
-
-# ggml_type of what the cache can hold (ggml.h).
-_KV_TYPES = {"fp32": 0, "fp16": 1, "bf16": 30}
-_FLASH = {"auto": -1, "off": 0, "on": 1}
 
 
 class LlamaCppEngine:
@@ -33,11 +29,7 @@ class LlamaCppEngine:
     def __init__(self) -> None:
         self._log = llamacpp_log.Log()
         llama_cpp.llama_backend_init()
-        self._model: Any = None
-        self._context: Any = None
-        self._batch: Any = None
-        self._size = (0, 0)
-        self._vocabulary = 0
+        self._model: Optional[LoadedModel] = None
         self._sampling = "greedy"
 
     def hello(self, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -68,24 +60,18 @@ class LlamaCppEngine:
         path, weights = gguf_files.find(request)
         began = time.perf_counter()
         self._log.clear()
-        try:
-            self._open(path, request["formats"]["kv_dtype"], batch, tokens, options)
-        except EngineError:
-            self.unload({})
-            raise
+        model = LoadedModel(path, request["formats"]["kv_dtype"], batch, tokens, options, self._log)
         loaded = time.perf_counter()
-        self._size, self._sampling = (batch, tokens), options["sampling"]
-        vocabulary = llama_cpp.llama_model_get_vocab(self._model)
-        self._vocabulary = llama_cpp.llama_vocab_n_tokens(vocabulary)
+        self._model, self._sampling = model, options["sampling"]
         return {
-            "weights_bytes": int(llama_cpp.llama_model_size(self._model)),
-            "kv_cache_bytes": llama_cpp.llama_n_ctx(self._context) * _kv_token_bytes(request),
+            "weights_bytes": model.weights_bytes,
+            "kv_cache_bytes": model.cache_tokens * _kv_token_bytes(request),
             "load_s": loaded - began,
             "compile_s": None,
             "details": {
                 "weights": weights,
                 "prepare_checkpoint_s": began - prepared,
-                "description": _description(self._model),
+                "description": model.description,
                 "sampling": _SAMPLING_WORDS[self._sampling],
                 "threads": options["threads"],
                 "cpu_quota_cpus": cpu_quota(),
@@ -96,49 +82,27 @@ class LlamaCppEngine:
             },
         }
 
-    def _open(self, path: str, kv_dtype: str, batch: int, tokens: int, options: Dict[str, Any]) -> None:
-        parameters = llama_cpp.llama_model_default_params()
-        parameters.n_gpu_layers = 0
-        self._model = llama_cpp.llama_model_load_from_file(path.encode(), parameters)
-        if not self._model:
-            raise EngineError("weights", f"llama.cpp does not load the file: {self._log.error()}")
-        settings = llama_cpp.llama_context_default_params()
-        # One stretch of cache per sequence, rounded up by llama.cpp itself.
-        settings.n_ctx = batch * _rounded(tokens)
-        settings.n_seq_max = batch
-        settings.n_batch = batch * tokens
-        settings.n_ubatch = options["n_ubatch"]
-        settings.n_threads = settings.n_threads_batch = options["threads"]
-        settings.type_k = settings.type_v = _KV_TYPES[kv_dtype]
-        settings.flash_attn_type = _FLASH[options["flash_attention"]]
-        settings.no_perf = True
-        self._context = llama_cpp.llama_init_from_model(self._model, settings)
-        if not self._context:
-            raise EngineError("out_of_memory", f"llama.cpp gives no context: {self._log.error()}")
-        self._batch = llama_cpp.llama_batch_init(batch * tokens, 0, 1)
-
     def run(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """Prefill the prompts together and decode exactly ``output_tokens`` each.
 
         Raises:
             EngineError: ``bad_request``, ``out_of_memory``.
         """
-        if self._context is None:
-            raise EngineError("bad_request", "run before load")
+        model = self._loaded("run")
         prompts, wanted = request["prompt_ids"], _positive(request, "output_tokens")
-        self._check(prompts, wanted)
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
+        _check(model, prompts, wanted)
+        model.clear()
         length, count = len(prompts[0]), len(prompts)
-        self._fill([(token, at, row, at == length - 1)
+        model.fill([(token, at, row, at == length - 1)
                     for row, prompt in enumerate(prompts) for at, token in enumerate(prompt)])  # fmt: skip
         submit_ns = time.monotonic_ns()
-        self._decode()
-        tokens = self._next([row * length + length - 1 for row in range(count)])
+        model.decode()
+        tokens = self._next(model, [row * length + length - 1 for row in range(count)])
         stamps, chosen = [time.monotonic_ns()], [tokens]
         for position in range(length, length + wanted - 1):
-            self._fill([(token, position, row, True) for row, token in enumerate(tokens)])
-            self._decode()
-            tokens = self._next(range(count))
+            model.fill([(token, position, row, True) for row, token in enumerate(tokens)])
+            model.decode()
+            tokens = self._next(model, range(count))
             chosen.append(tokens)
             stamps.append(time.monotonic_ns())
         ids = np.array(chosen).T.tolist()
@@ -155,22 +119,21 @@ class LlamaCppEngine:
 
     def score(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """Return logits along given or greedy tokens; see :func:`scoring.score` for request and result."""
-        if self._context is None:
-            raise EngineError("bad_request", "score before load")
+        model = self._loaded("score")
         prompts, steps = request["prompt_ids"], request["output_tokens"]
-        self._check(prompts, steps)
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
+        _check(model, prompts, steps)
+        model.clear()
         result: Dict[str, Any] = {name: [[] for _ in prompts] for name in _SCORES}
         ahead = [list(prompt) for prompt in prompts]
         position = 0
         for step in range(steps):
             width = len(ahead[0])
-            self._fill([(token, position + at, row, at == width - 1)
+            model.fill([(token, position + at, row, at == width - 1)
                         for row, tokens in enumerate(ahead) for at, token in enumerate(tokens)])  # fmt: skip
-            self._decode()
+            model.decode()
             position += width
             for row, forced in enumerate(request["forced_ids"]):
-                found = self._logits(row * width + width - 1)
+                found = model.logits(row * width + width - 1)
                 wanted = request.get("score_ids")
                 picked = _highest(found, request["top"]) if wanted is None else wanted[row][step]
                 chosen = int(found.argmax())
@@ -181,33 +144,11 @@ class LlamaCppEngine:
                     ahead[row] = [chosen if forced is None else forced[step]]
         return result
 
-    def _fill(self, rows: List[Any]) -> None:
-        """Put (token, position, sequence, whether logits are wanted) into the batch."""
-        batch = self._batch
-        batch.n_tokens = len(rows)
-        for at, (token, position, sequence, wanted) in enumerate(rows):
-            batch.token[at] = token
-            batch.pos[at] = position
-            batch.n_seq_id[at] = 1
-            batch.seq_id[at][0] = sequence
-            batch.logits[at] = wanted
-
-    def _decode(self) -> None:
-        answer = llama_cpp.llama_decode(self._context, self._batch)
-        if answer != 0:
-            kind = "out_of_memory" if answer in (1, -2) else "internal"
-            raise EngineError(kind, f"llama_decode answered {answer}: {self._log.error()}")
-        llama_cpp.llama_synchronize(self._context)
-
-    def _next(self, places: Any) -> List[int]:
+    def _next(self, model: LoadedModel, places: Any) -> List[int]:
         """Return the next token of each sequence, from the logits at these places of the batch."""
         if self._sampling == "none":  # as llama-bench: any token, without a look at the logits
-            return [random.randrange(self._vocabulary) for _ in places]
-        return [int(self._logits(place).argmax()) for place in places]
-
-    def _logits(self, place: int) -> Any:
-        pointer = llama_cpp.llama_get_logits_ith(self._context, place)
-        return np.ctypeslib.as_array(pointer, (self._vocabulary,))
+            return [random.randrange(model.vocabulary) for _ in places]
+        return [int(model.logits(place).argmax()) for place in places]
 
     def probe(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """Measure the read bandwidth of the CPU.
@@ -233,31 +174,33 @@ class LlamaCppEngine:
 
     def unload(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """Free the model, if there is one."""
-        if self._batch is not None:
-            llama_cpp.llama_batch_free(self._batch)
-        if self._context:
-            llama_cpp.llama_free(self._context)
-        if self._model:
-            llama_cpp.llama_model_free(self._model)
-        self._model = self._context = self._batch = None
+        if self._model is not None:
+            self._model.close()
+        self._model = None
         return {}
 
-    def _check(self, prompts: Any, wanted: int) -> None:
-        """Refuse what does not fit what was loaded."""
-        lengths = {len(prompt) for prompt in prompts}
-        if len(lengths) != 1 or 0 in lengths:
-            raise EngineError("bad_request", "prompt_ids must be equally long lists with at least one id")
-        if len(prompts) > self._size[0] or len(prompts[0]) + wanted > self._size[1]:
-            raise EngineError(
-                "bad_request",
-                f"{len(prompts)} x ({len(prompts[0])} + {wanted}) tokens do not fit what was loaded: "
-                f"max_batch {self._size[0]}, max_tokens {self._size[1]}",
-            )
-        if not all(type(token) is int and 0 <= token < self._vocabulary for p in prompts for token in p):
-            raise EngineError("bad_request", f"a token id is outside the vocabulary of {self._vocabulary}")
+    def _loaded(self, op: str) -> LoadedModel:
+        if self._model is None:
+            raise EngineError("bad_request", f"{op} before load")
+        return self._model
 
 
 _SCORES = ("tokens", "ids", "logits", "log_sum_exp")
+
+
+def _check(model: LoadedModel, prompts: Any, wanted: int) -> None:
+    """Refuse what does not fit what was loaded."""
+    lengths = {len(prompt) for prompt in prompts}
+    if len(lengths) != 1 or 0 in lengths:
+        raise EngineError("bad_request", "prompt_ids must be equally long lists with at least one id")
+    if len(prompts) > model.max_batch or len(prompts[0]) + wanted > model.max_tokens:
+        raise EngineError(
+            "bad_request",
+            f"{len(prompts)} x ({len(prompts[0])} + {wanted}) tokens do not fit what was loaded: "
+            f"max_batch {model.max_batch}, max_tokens {model.max_tokens}",
+        )
+    if not all(type(token) is int and 0 <= token < model.vocabulary for p in prompts for token in p):
+        raise EngineError("bad_request", f"a token id is outside the vocabulary of {model.vocabulary}")
 
 
 def _highest(logits: Any, count: int) -> List[int]:
@@ -307,14 +250,3 @@ def _kv_token_bytes(request: Dict[str, Any]) -> int:
     """Bytes of keys and values of one token; what llama.cpp logs of its cache is rounded to 10 KiB."""
     arch, width = request["architecture"], {"fp32": 4, "fp16": 2, "bf16": 2}[request["formats"]["kv_dtype"]]
     return int(2 * arch["layers"] * arch["kv_heads"] * arch["head_dim"] * width)
-
-
-def _rounded(tokens: int) -> int:
-    """llama.cpp pads the cache of a sequence to 256 tokens."""
-    return -(-tokens // 256) * 256
-
-
-def _description(model: Any) -> str:
-    text = ctypes.create_string_buffer(128)
-    llama_cpp.llama_model_desc(model, text, len(text))
-    return text.value.decode("utf-8", "replace")
