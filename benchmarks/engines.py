@@ -36,6 +36,7 @@ from profiler.worker.threads import default_threads
 SMALL: Final = "qwen2.5-0.5b"
 LARGE: Final = "qwen2.5-1.5b"
 FORMATS: Final = {"weight_format": "bf16", "compute_dtype": "bf16", "kv_dtype": "bf16"}
+SEED: Final = 1
 TIMEOUT_S: Final = 600.0
 
 
@@ -81,7 +82,7 @@ class Ours:
         self.worker.request("hello", TIMEOUT_S, engine="torch", options=options)
         began = time.perf_counter()
         self.loaded = self.worker.request(
-            "load", TIMEOUT_S, start=0, architecture=asdict(arch), weights={"kind": "random", "seed": 1},
+            "load", TIMEOUT_S, start=0, architecture=asdict(arch), weights={"kind": "random", "seed": SEED},
             device="cpu", formats=FORMATS, max_batch=work.batch, max_tokens=work.prompt + work.output,
             prompt_tokens=work.prompt, output_tokens=work.output, options=options,
         )  # fmt: skip
@@ -149,7 +150,7 @@ def rows_of(stack: ExitStack, threads: int) -> tuple[list[Row], list[Ours]]:
 
     generate = Generate(stack, small, threads)
     built = not llamacpp_peer.missing_tools()
-    model = llamacpp_peer.write_model(SMALL, small) if built else None
+    model = llamacpp_peer.write_model(SMALL, small, SEED) if built else None
     for work in (DECODE, BATCH, PREFILL, SHORT):
         add(SMALL, small, work, "torch")
         if work == DECODE:

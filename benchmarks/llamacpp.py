@@ -4,22 +4,22 @@
 
 PYTHON (or AIPROF_LLAMACPP_PYTHON) has llama-cpp-python and gguf. Both read the same file of random weights
 (Qwen2.5-0.5B shape) with the same threads. ``sampling=none`` is what llama-bench times; ``greedy`` adds
-choosing the next token.
+choosing the next token. Without PATH it is the one that ``python benchmarks/llamacpp_peer.py`` built, or that
+a shell finds.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import random
-import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import llamacpp_peer
 
 from profiler.engines.process import WorkerProcess
 from profiler.models.catalogue import resolve_model
@@ -78,30 +78,19 @@ def _ours(arguments: argparse.Namespace, arch: Any, formats: Any, sampling: str)
 
 
 def _theirs(arguments: argparse.Namespace, file: Path, kv_dtype: str) -> tuple[float, float]:
-    def bench(*options: str) -> float:
-        command = [
-            arguments.llama_bench,
-            "-m",
-            str(file),
-            "-t",
-            str(arguments.threads),
-            "-r",
-            "3",
-            "-o",
-            "json",
-        ]
-        command += ["-ctk", KV[kv_dtype], "-ctv", KV[kv_dtype], *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        (answer,) = json.loads(done.stdout)
-        return float(median(answer["samples_ts"]))
+    def bench(prompt: int, output: int) -> float:
+        return llamacpp_peer.bench(
+            file, arguments.threads, prompt=prompt, output=output,
+            kv_type=KV[kv_dtype], repeats=3, tool=arguments.llama_bench,
+        )  # fmt: skip
 
-    return bench("-p", str(PROMPT), "-n", "0"), bench("-p", "0", "-n", str(OUTPUT), "-d", str(DEPTH))
+    return bench(PROMPT, 0), bench(DEPTH, OUTPUT)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--python", default=os.environ.get("AIPROF_LLAMACPP_PYTHON"))
-    parser.add_argument("--llama-bench", default=shutil.which("llama-bench"))
+    parser.add_argument("--llama-bench", default=llamacpp_peer.found("llama-bench"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--precision", default="bf16")
