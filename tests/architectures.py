@@ -73,6 +73,24 @@ DEEPSEEK_V3 = replace(
         query_rank=20, kv_rank=16, rope_head_dim=4, nope_head_dim=8, value_head_dim=10
     ),
 )
+# For the fidelity check: as narrow as attention with heads of the usual width and quantised rows allow.
+NARROW = Architecture(
+    family="llama",
+    vocab_size=16_384,
+    hidden_size=256,
+    layers=8,
+    heads=4,
+    kv_heads=2,
+    head_dim=64,
+    intermediate_size=512,
+    tied_embeddings=True,
+    attention_bias=False,
+    qk_norm=False,
+    norm_eps=1e-6,
+    rope_theta=1_000_000.0,
+    rope_scaling=None,
+    max_positions=4096,
+)
 SMALL = (LLAMA, QWEN2, QWEN3, QWEN3_MOE, DEEPSEEK_V3)
 
 

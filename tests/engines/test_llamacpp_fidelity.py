@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from architectures import NARROW
 
 from profiler.engines.process import WorkerProcess
 from profiler.measure.fidelity_answers import compare
 from profiler.measure.fidelity_artefact import STEPS, Artefact, artefact_of
 from profiler.measure.fidelity_limits import Judgement, judge
 from profiler.measure.fidelity_reference import Reference, answers_of, load_request, require_all
-from profiler.models.architecture import Architecture
 from profiler.models.catalogue import ResolvedModel
 from profiler.models.formats import formats_for
 
@@ -30,30 +30,12 @@ pytestmark = [
         not Path(PYTHON).exists(), reason="no interpreter with llama-cpp-python (AIPROF_LLAMACPP_PYTHON)"
     ),
 ]
-# As narrow as attention with heads of the usual width, and rows of quantised blocks, allow.
-MODEL = Architecture(
-    family="llama",
-    vocab_size=16_384,
-    hidden_size=256,
-    layers=8,
-    heads=4,
-    kv_heads=2,
-    head_dim=64,
-    intermediate_size=512,
-    tied_embeddings=True,
-    attention_bias=False,
-    qk_norm=False,
-    norm_eps=1e-6,
-    rope_theta=1_000_000.0,
-    rope_scaling=None,
-    max_positions=4096,
-)
 
 
 @pytest.fixture(scope="module")
 def artefact() -> Artefact:
     model = ResolvedModel(
-        name="small", architecture=MODEL, weights="random", source="test", folder=None, weights_digest=None
+        name="small", architecture=NARROW, weights="random", source="test", folder=None, weights_digest=None
     )
     return artefact_of(model, seed=3)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import SMALL
+from architectures import NARROW, SMALL
 from fidelity_emulation import round_cache, round_weights, skip_layer
 from fidelity_noise import figures, load, reference_of
 
@@ -22,27 +22,8 @@ from profiler.worker.fidelity_weights import logit_deviation
 
 pytestmark = pytest.mark.torch
 
-# As narrow as attention with heads of the usual width allows.
-MODEL = Architecture(
-    family="llama",
-    vocab_size=16_384,
-    hidden_size=256,
-    layers=8,
-    heads=4,
-    kv_heads=2,
-    head_dim=64,
-    intermediate_size=512,
-    tied_embeddings=True,
-    attention_bias=False,
-    qk_norm=False,
-    norm_eps=1e-6,
-    rope_theta=1_000_000.0,
-    rope_scaling=None,
-    max_positions=4096,
-)
 
-
-def _artefact(architecture: Architecture = MODEL) -> Artefact:
+def _artefact(architecture: Architecture = NARROW) -> Artefact:
     model = ResolvedModel(
         name="small",
         architecture=architecture,
