@@ -1,4 +1,4 @@
-"""A small model as a folder, and the stand-in for ``vllm serve`` for processes that are started here."""
+"""A small model as a folder, stand-ins for ``vllm serve`` and for the worker that says how to start it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+
+from profiler.worker import hf_checkpoint, vllm_model, vllm_server
 
 FAKES = Path(__file__).with_name("fakes")
 PATIENCE_S = 120.0
@@ -57,3 +60,34 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+class Worker:
+    """Answers as the worker of the vllm engine does, without vLLM or PyTorch."""
+
+    def __init__(self, python: str, log_path: Path) -> None:
+        self.requests: list[str] = []
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def log_tail(self) -> tuple[str, ...]:
+        return ("the worker's last line",)
+
+    def request(self, op: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
+        if op == "hello":
+            entry = {"device": "cpu", "name": "CPU", "uuid": None, "pci_address": None}
+            return {"engine": {"version": "1", "details": {"platform": "cpu"}}, "devices": [entry]}
+        if op == "probe":
+            return {"bytes_per_s": [1e10] * fields["repeats"], "method": "read"}
+        assert op == "server"
+        plan = vllm_model.plan(fields)
+        folder, words = hf_checkpoint.find(fields, without_weights=plan.dummy)
+        return {
+            **vllm_server.command(plan, folder, ["cpu"]), "weights": words, "fills_memory": plan.fills_memory,
+            "weights_bytes": plan.stored_bytes(folder), "kv_token_bytes": plan.kv_token_bytes,
+        }  # fmt: skip

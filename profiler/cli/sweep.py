@@ -211,10 +211,10 @@ def _finish(measure: Any, path: Path, stop_progress: Any, *, as_json: bool) -> i
     if failure is not None:
         raise failure
     if interrupted is not None:
-        done, planned = len(run.cases), len(run.record.cases)
-        click.echo(
-            f"interrupted: {done} of {planned} cases are on disk; `aiprof sweep --resume {path}`", err=True
-        )
+        done = f"{len(run.cases)}"
+        if run.record.settings.search is None:  # else how many there will be is not known
+            done += f" of {len(run.record.cases)}"
+        click.echo(f"interrupted: {done} cases are on disk; `aiprof sweep --resume {path}`", err=True)
         return INTERRUPTED
     return code
 

@@ -102,7 +102,7 @@ class VllmEngine:
 
         Args:
             given: ``--engine-option`` pairs.
-            asked: whether the sweep was given a number of users (``--concurrency``).
+            asked: whether the sweep was given users (``--concurrency``), or has to search for their number.
 
         Raises:
             UsageError: an option of loads is given for offline cases, or a value does not fit.
@@ -125,6 +125,9 @@ class VllmEngine:
             parsed.get("warm_up"),
             tuple(text for text in parsed.get("slo", "").split(",") if text),
             parsed.get("ready_timeout_s"),
+            parsed.get("search"),
+            parsed.get("from"),
+            parsed.get("to"),
         )
 
 
@@ -163,6 +166,20 @@ def _count(key: str, text: str) -> int:
     return int(text)
 
 
+def _users(key: str, text: str) -> int:
+    # The flags --from and --to are numbers, because they bound rates too.
+    return _count(key, text.removesuffix(".0"))
+
+
+def _search(key: str, text: str) -> str:
+    if text == "rate":
+        raise UsageError(
+            "--search rate: a rate does not say for how many requests at once vllm is to be started; start "
+            "the server yourself and use `aiprof load URL --search rate`"
+        )
+    return _one_of(("concurrency",))(key, text)
+
+
 def _fraction(key: str, text: str) -> float:
     try:
         value = float(text)
@@ -186,6 +203,8 @@ _PARSERS: dict[str, Any] = {
     "load_format": _one_of(LOAD_FORMATS),
     "speculative": _one_of(SPECULATIVE),
     "mode": _one_of(MODES),
+    "search": _search,
     "text": _text,
+    "users": _users,
     "whole": _whole,
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from profiler.load.request import LoadRequest
-from profiler.load.search import requests_wanted
+from profiler.load.search import Search, requests_wanted
+from profiler.load.slo import Slo
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,13 @@ class Expected:
         return "\n".join(lines)
 
 
+def search_words(search: Search, slos: Sequence[Slo]) -> str:
+    """Return what a search looks for, for people."""
+    unit = "users" if search.over == "concurrency" else "requests/s"
+    limits = ", ".join(str(slo) for slo in slos)
+    return f"search for the highest {unit} from {search.low:g} to {search.high:g} that keep {limits}"
+
+
 def expected(request: LoadRequest) -> Expected:
     """Return how many points a load has and how long they take at most."""
     search, seconds = request.search, request.seconds
@@ -58,9 +67,7 @@ def expected(request: LoadRequest) -> Expected:
     else:
         points = search.most_points()
         first = request.requests or requests_wanted(request.slos, search.low, search.over)
-        unit = "users" if search.over == "concurrency" else "requests/s"
-        limits = ", ".join(str(slo) for slo in request.slos)
-        words = f"search for the highest {unit} from {search.low:g} to {search.high:g} that keep {limits}"
+        words = search_words(search, request.slos)
     if request.trace is not None and len(request.trace.at_s):
         seconds = min(float(request.trace.at_s[-1]), seconds or float("inf"))
     hours = None if seconds is None else points * seconds / 3600

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from profiler.backends.base import Backend, Device
 from profiler.engines.base import Engine, Serving
+from profiler.load.search import Search
 from profiler.measure.clock import BudgetClock
 from profiler.measure.events import Listener
 from profiler.measure.sensing import Sensing
@@ -54,6 +55,7 @@ class CaseContext:
         devices: all devices of the case, where there are several.
         serving: how a server of the engine's own is driven, or None for offline work.
         scenario: whose lengths the load has, or None for offline work.
+        search: of which the case is a point, or None; its limits say how many requests are enough.
     """
 
     spec: CaseSpec
@@ -76,6 +78,7 @@ class CaseContext:
     devices: tuple[Device, ...] = ()
     serving: Serving | None = None
     scenario: Scenario | None = None
+    search: Search | None = None
     challenge: str | None = None
     ceilings: tuple[Ceiling, ...] = ()
 

@@ -14,6 +14,7 @@ from profiler.ceilings.matrix import matrix_ceilings
 from profiler.engines.base import Engine
 from profiler.engines.process import WorkerError, WorkerProcess
 from profiler.errors import NothingMeasuredError, UsageError
+from profiler.load.search import Search
 from profiler.measure.context import Timeouts
 from profiler.measure.events import Listener, Preparing
 from profiler.measure.interference import tolerance
@@ -22,6 +23,7 @@ from profiler.measure.predicted import SERVER_OVERHEAD_S
 from profiler.measure.request import SweepRequest
 from profiler.measure.selection import Selection, depths_of, select
 from profiler.measure.served_plan import served_candidates
+from profiler.measure.served_search import SearchPlan, asked_search, plan_search
 from profiler.models.catalogue import ResolvedModel
 from profiler.results.schema import (
     Box,
@@ -44,7 +46,7 @@ __all__ = ["Prepared", "Selection", "prepare", "python_for", "select"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that ``run.json`` says before the first case."""
+    """Everything that ``run.json`` says before the first case, and where cases follow from a search, that."""
 
     selection: Selection
     box: Box
@@ -56,6 +58,7 @@ class Prepared:
     settings: PlanSettings
     cases: tuple[PlannedCase, ...]
     skipped: tuple[SkippedCase, ...]
+    search: SearchPlan | None = None
 
 
 def prepare(selection: Selection, emit: Listener, timeouts: Timeouts, log_path: Path) -> Prepared:
@@ -68,8 +71,10 @@ def prepare(selection: Selection, emit: Listener, timeouts: Timeouts, log_path: 
         log_path: file for the workers' output.
 
     Raises:
+        UsageError: a search that does not go with the rest of the request.
         NothingMeasuredError: no engine works on any device, or no case can run.
     """
+    asked = asked_search(selection)
     engines: dict[str, EngineRecord] = {}
     floors: list[NoiseFloor] = []
     ceilings: list[Ceiling] = []
@@ -90,7 +95,11 @@ def prepare(selection: Selection, emit: Listener, timeouts: Timeouts, log_path: 
     for failure in failures:
         emit(Preparing(f"left out: {failure}"))
     working = {(floor.device_key, floor.engine): median(floor.bytes_per_s) for floor in floors}
-    settings, cases, skipped = _planned(selection, working)
+    found: SearchPlan | None = None
+    if asked is None:
+        settings, cases, skipped = _planned(selection, working)
+    else:
+        settings, cases, skipped, found = _searched(selection, working, asked)
     if not cases:
         reasons = [f"{case.spec.scenario} {case.spec.model_label}: {case.reason}" for case in skipped]
         raise NothingMeasuredError("\n".join(["no case can run:", *dict.fromkeys(reasons)]))
@@ -110,6 +119,7 @@ def prepare(selection: Selection, emit: Listener, timeouts: Timeouts, log_path: 
         settings=settings,
         cases=cases,
         skipped=skipped,
+        search=found,
     )
 
 
@@ -171,7 +181,7 @@ def _planned(
             )
     cases, skipped = plan_cases(
         candidates,
-        free_bytes={device.key: _free_bytes(selection, device) for device in selection.devices},
+        free_bytes=_all_free_bytes(selection),
         bandwidth=working,
         starts=starts,
         budget_s=budget_s,
@@ -189,6 +199,27 @@ def _planned(
         soak_s=request.soak_s,
     )
     return settings, cases, skipped
+
+
+def _searched(
+    selection: Selection, working: dict[tuple[str, str], float], asked: Search
+) -> tuple[PlanSettings, tuple[PlannedCase, ...], tuple[SkippedCase, ...], SearchPlan | None]:
+    """Return how to measure, the first point, what does not fit any more, and the search for the others."""
+    request, preset = selection.request, selection.preset
+    starts = request.starts or preset.starts
+    found = plan_search(selection, asked, working, _all_free_bytes(selection), starts)
+    plan = None if isinstance(found, SkippedCase) else found
+    settings = PlanSettings(
+        preset=request.preset,
+        budget_s=0.0 if plan is None else plan.search.most_points() * plan.seconds,
+        starts=starts,
+        target_relative_half_width=preset.target_relative_half_width,
+        repeat_on_interference=False,
+        search=None if plan is None else plan.settings,
+    )
+    beyond = found if isinstance(found, SkippedCase) else found.too_many
+    first = () if plan is None else (plan.case(int(plan.search.low)),)
+    return settings, first, () if beyond is None else (beyond,), plan
 
 
 def _candidates(selection: Selection, working: dict[tuple[str, str], float]) -> list[Candidate]:
@@ -218,6 +249,10 @@ def _candidates(selection: Selection, working: dict[tuple[str, str], float]) -> 
         for batch in request.batches or scenario.batches or preset.batches
         for depth in depths_of(request, model)
     ]
+
+
+def _all_free_bytes(selection: Selection) -> dict[str, int | None]:
+    return {device.key: _free_bytes(selection, device) for device in selection.devices}
 
 
 def _free_bytes(selection: Selection, device: Device) -> int | None:

@@ -11,6 +11,7 @@ from profiler.backends.base import Backend, BackendReport, Device
 from profiler.backends.discover import discover, select_device
 from profiler.engines.base import Engine, Serving
 from profiler.errors import InputFileError, NothingMeasuredError, UsageError
+from profiler.load.slo import parse_slos
 from profiler.measure.device_group import device_group
 from profiler.measure.request import Preset, SweepRequest
 from profiler.models.catalogue import ResolvedModel, resolve_model
@@ -67,7 +68,7 @@ def select(request: SweepRequest, *, allow_download: bool = False) -> Selection:
     scenarios = [faults.collect(find_scenario, name) for name in request.scenarios]
     engines = {name: faults.collect(registry.load, "engines", name) for name in request.engines}
     options = {
-        name: faults.collect(engine.options, dict(request.engine_options))
+        name: faults.collect(_options, engine, dict(request.engine_options))
         for name, engine in engines.items()
         if engine is not None
     }
@@ -97,6 +98,28 @@ def select(request: SweepRequest, *, allow_download: bool = False) -> Selection:
     )
 
 
+def _options(engine: Engine, given: dict[str, str]) -> dict[str, Any]:
+    """Return the options of an engine, parsed.
+
+    Raises:
+        UsageError: one is unknown or does not parse, or is for loads and the engine makes none.
+    """
+    loads = [key for key in ("slo", "search", "from", "to") if key in given]
+    if loads and not (hasattr(engine, "serving") or getattr(engine, "serves", False)):
+        raise UsageError(
+            f"--{loads[0]}: engine {engine.name} makes no loads; --engine vllm starts a server for them, "
+            "`aiprof load URL --search concurrency` drives one that runs"
+        )
+    return engine.options(given)
+
+
+def _wants_loads(request: SweepRequest) -> bool:
+    """Whether users are given, or have to be found: by name, or by limits of percentiles."""
+    options = request.engine_options
+    limits = parse_slos([text for text in options.get("slo", "").split(",") if text])
+    return bool(request.batches or "search" in options) or any(one.percentile is not None for one in limits)
+
+
 def _serving(request: SweepRequest, engines: Mapping[str, Any]) -> Serving | None:
     """Return how the sweep's server is driven, None where cases are offline.
 
@@ -106,7 +129,7 @@ def _serving(request: SweepRequest, engines: Mapping[str, Any]) -> Serving | Non
     able = [engine for engine in engines.values() if hasattr(engine, "serving")]
     if not able:
         return None
-    asked = bool(request.batches) and len(engines) == 1
+    asked = _wants_loads(request) and len(engines) == 1
     found: Serving | None = able[0].serving(dict(request.engine_options), asked=asked)
     if found is not None and len(engines) > 1:
         raise UsageError(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from profiler.engines.server_metrics import ServerMetrics, since
 from profiler.measure.memory import memory_figures
 from profiler.measure.summary import ONE_START_HINT
-from profiler.results.schema import CaseSpec, Flag, Measurement, ServerStart
+from profiler.results.schema import CaseSpec, Flag, Measurement, ServerStart, Speculation
 
 
 def server_figures(spec: CaseSpec, servers: Sequence[ServerStart]) -> dict[str, Measurement]:
@@ -42,6 +43,19 @@ def _speculation(spec: CaseSpec, servers: Sequence[ServerStart], scope: str) -> 
         name: Measurement(value=value, unit=unit, n=drafts, method="counted by the server", scope=scope)
         for (name, unit), value in zip(units.items(), values, strict=True)
     }
+
+
+def speculation_between(
+    method: str | None, before: ServerMetrics, after: ServerMetrics
+) -> Speculation | None:
+    """Return what speculative decoding did between two looks, None without any or where it is not said."""
+    if method is None:
+        return None
+    drafts, guessed = since(before.drafts, after.drafts), since(before.draft_tokens, after.draft_tokens)
+    accepted = since(before.accepted_tokens, after.accepted_tokens)
+    if drafts is None or guessed is None or accepted is None:
+        return None
+    return Speculation(method=method, drafts=drafts, draft_tokens=guessed, accepted_tokens=accepted)
 
 
 def server_flags(spec: CaseSpec, servers: Sequence[ServerStart]) -> list[Flag]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
+from profiler.backends.base import Device
 from profiler.load.plan import Shape, served_shape
 from profiler.measure.candidate import Candidate
 from profiler.measure.selection import Selection
+from profiler.models.catalogue import ResolvedModel
+from profiler.models.formats import Formats
 from profiler.results.schema import LoadSpec
+from profiler.workload.scenario import Scenario
 
 DEFAULT_USERS = (1, 8)
+
+Lane = Callable[[int], Candidate]
+"""From a number of users to the load of as many on one server."""
 
 
 def longest_request(shape: Shape) -> int:
@@ -19,32 +27,48 @@ def longest_request(shape: Shape) -> int:
     return int(shape.prompt_tokens.max() + shape.output_tokens.max())
 
 
-def served_candidates(selection: Selection, working: Mapping[tuple[str, str], float]) -> list[Candidate]:
-    """Return every load, in the order in which a person wants the answers: small models first.
+def served_lanes(selection: Selection, working: Mapping[tuple[str, str], float]) -> list[Lane]:
+    """Return what is served, in the order in which a person wants the answers: small models first.
 
     Args:
         selection: what to measure, with a server of the engine's own.
         working: measured read bandwidth by (device key, engine).
     """
-    request = selection.request
     (engine,) = selection.engines.values()
-    speculative = selection.options[engine.name].get("speculative")
-    groups = [group for group in selection.groups if (group[0].key, engine.name) in working]
-    found: list[Candidate] = []
-    for group in groups:
-        for model in selection.models.values():
-            for formats in selection.formats.values():
-                for scenario in selection.scenarios:
-                    shape = served_shape(scenario, request.seed)
-                    for users in request.batches or DEFAULT_USERS:
-                        load = LoadSpec(
-                            loop="closed", concurrency=users, api="completions", prompt="token_ids",
-                            lengths=shape.kind, speculative=speculative,
-                        )  # fmt: skip
-                        candidate = Candidate(
-                            group[0], engine, model, formats, scenario.point("full", users),
-                            selection.options[engine.name], None, request.parallel,
-                            group if len(group) > 1 else (), load, longest_request(shape),
-                        )  # fmt: skip
-                        found.append(candidate)
-    return found
+    return [
+        partial(
+            _load, selection, group, model, formats, scenario, served_shape(scenario, selection.request.seed)
+        )
+        for group in selection.groups
+        if (group[0].key, engine.name) in working
+        for model in selection.models.values()
+        for formats in selection.formats.values()
+        for scenario in selection.scenarios
+    ]
+
+
+def served_candidates(selection: Selection, working: Mapping[tuple[str, str], float]) -> list[Candidate]:
+    """Return every load, each number of users on every lane of :func:`served_lanes`."""
+    users = selection.request.batches or DEFAULT_USERS
+    return [lane(number) for lane in served_lanes(selection, working) for number in users]
+
+
+def _load(
+    selection: Selection,
+    group: tuple[Device, ...],
+    model: ResolvedModel,
+    formats: Formats,
+    scenario: Scenario,
+    shape: Shape,
+    users: int,
+) -> Candidate:
+    (engine,) = selection.engines.values()
+    options = selection.options[engine.name]
+    load = LoadSpec(
+        loop="closed", concurrency=users, api="completions", prompt="token_ids", lengths=shape.kind,
+        speculative=options.get("speculative"),
+    )  # fmt: skip
+    return Candidate(
+        group[0], engine, model, formats, scenario.point("full", users), options, None,
+        selection.request.parallel, group if len(group) > 1 else (), load, longest_request(shape),
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from profiler.load.request import LoadRequest, Point
 from profiler.load.search import POINT_S, Search, search_for
 from profiler.load.slo import Slo, parse_slos
 from profiler.measure.fidelity_server import Claim
-from profiler.measure.prepare import Selection
+from profiler.measure.selection import Selection
 from profiler.workload.scenario import Scenario
 
 DEFAULT_USERS = (1, 8)
@@ -34,7 +34,7 @@ def load_requests(
     request = selection.request
     (model,), (formats,) = selection.models.values(), selection.formats.values()
     slos = parse_slos([text for text in options.get("slo", "").split(",") if text])
-    searches = [_search(options, request.batches, slos, scenario) for scenario in selection.scenarios]
+    searches = [search_of(options, request.batches, slos, scenario) for scenario in selection.scenarios]
     if any(searches) and len(searches) > 1:
         raise UsageError("a search is for one workload: name one --scenario")
     users = request.batches or DEFAULT_USERS
@@ -66,10 +66,20 @@ def load_requests(
     ]
 
 
-def _search(
+def search_of(
     options: Mapping[str, Any], users: Sequence[int], slos: Sequence[Slo], scenario: Scenario
 ) -> Search | None:
-    """Return the search that the limits ask for, or None where users are given or nothing has to hold."""
+    """Return the search that the limits ask for, or None where users are given or nothing has to hold.
+
+    Args:
+        options: with ``search``, ``from`` and ``to`` where they are given.
+        users: that are given.
+        slos: the limits.
+        scenario: whose arrivals a rate has.
+
+    Raises:
+        UsageError: what is asked for does not go together.
+    """
     over, low, high = (options.get(name) for name in ("search", "from", "to"))
     if over is None and (users or not any(slo.percentile is not None for slo in slos)):
         if low is not None or high is not None:

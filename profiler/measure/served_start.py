@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import psutil
-
-from profiler.backends.base import Unavailable
-from profiler.backends.cpu import CpuBackend
-from profiler.backends.tree import parse_fields
 from profiler.ceilings.bandwidth import PROBES_PER_SIDE, probe_read_bandwidth
 from profiler.engines.process import WorkerError, WorkerProcess
 from profiler.engines.server import ServerError, ServerProcess
@@ -30,11 +23,12 @@ from profiler.load.slo import parse_slos
 from profiler.measure.case_watch import Stretch
 from profiler.measure.context import CaseContext, StartFailedError
 from profiler.measure.events import StageEntered
-from profiler.measure.memory import of_each, of_fullest
 from profiler.measure.served_energy import ServedEnergy
+from profiler.measure.served_figures import speculation_between
+from profiler.measure.served_memory import ServedMemory, largest
 from profiler.measure.served_plan import longest_request
 from profiler.measure.start_watch import StartWatch
-from profiler.results.schema import EnergyRecord, Flag, MemoryReadings, ServerStart, Speculation
+from profiler.results.schema import EnergyRecord, Flag, ServerStart
 from profiler.workload.prompts import weights_seed
 from profiler.workload.stream import stream
 
@@ -44,7 +38,6 @@ LEAST_SECONDS = 5.0
 DYING_S = 3.0
 # What a server's context holds beyond the longest request, for the small ones of the negotiation.
 LEAST_CONTEXT = 192
-NO_PEAK = "a server does not tell the peak of its allocator"
 
 
 @dataclass
@@ -104,9 +97,7 @@ class ServedStart:
         self.stage = "start"
         self.power = ServedEnergy(context.sensing, *context.all_devices, start=index, started=True)
         self.watch = StartWatch(on_cpu=context.device.backend == "cpu")
-        self._used: dict[str, list[int]] = {device.key: [] for device in context.all_devices}
-        self._host: list[int] = []
-        self._began_ns = time.monotonic_ns()
+        self.memory = ServedMemory(context.backend, context.all_devices)
 
     def run(self) -> ServedOutcome:
         """Measure.
@@ -196,11 +187,11 @@ class ServedStart:
         ready_s = context.clock.now() - began
         driver = self._driver(server, how["served_model"])
         before = read_metrics(server.url)
-        self._sample_memory()
+        self.memory.sample()
         self.power.rest()
         self._enter("trials")
         processes = server.processes()
-        self.watch.begin(_largest(processes))
+        self.watch.begin(largest(processes))
         try:
             drove = driver.drive(Point(concurrency=spec.load.concurrency))
         except MeasurementError as error:
@@ -213,8 +204,8 @@ class ServedStart:
             _let_it_end(server)
         server.check()
         self.stage = "memory"
-        self._sample_memory()
-        memory = self._memory(how, processes, after)
+        self.memory.sample()
+        memory = self.memory.readings(how, processes, after.cache_tokens, context.sensing)
         ok = int(drove.requests.ok.sum())
         tokens = int(drove.requests["output_tokens"][drove.requests.ok].sum())
         energies: tuple[EnergyRecord, ...] = ()
@@ -232,7 +223,7 @@ class ServedStart:
             duration_s=None if drove.end_ns is None else (drove.end_ns - drove.begin_ns) / 1e9,
             preemptions=since(before.preemptions, after.preemptions),
             cached_tokens=since(before.cached_tokens, after.cached_tokens),
-            speculation=_speculation(spec.speculative, before, after),
+            speculation=speculation_between(spec.speculative, before, after),
             processes=len(processes),
             details={
                 "weights": how["weights"],
@@ -272,6 +263,7 @@ class ServedStart:
             seconds=seconds,
             warm_up=serving.warm_up,
             slos=parse_slos(list(serving.slos)),
+            search=context.search,
             seed=start_seed(spec.seed, context.challenge, self.index),
             speculative=spec.speculative,
             vocab_size=context.model.architecture.vocab_size,
@@ -288,42 +280,6 @@ class ServedStart:
             name = self._hello(fresh)["device"]
             return probe_read_bandwidth(fresh, name, PROBES_PER_SIDE, context.timeouts.probe_s).median
 
-    def _sample_memory(self) -> None:
-        for device in self.context.all_devices:
-            memory = self.context.backend.memory(device)
-            if not isinstance(memory, Unavailable):
-                self._used[device.key].append(memory.total_bytes - memory.free_bytes)
-        host = CpuBackend().host_memory()
-        if not isinstance(host, Unavailable):
-            self._host.append(host.total_bytes - host.free_bytes)
-
-    def _memory(
-        self, how: dict[str, Any], processes: Sequence[psutil.Process], metrics: ServerMetrics
-    ) -> MemoryReadings:
-        held = metrics.cache_tokens
-        free = [self.context.backend.memory(device) for device in self.context.all_devices]
-        known = [one.free_bytes for one in free if not isinstance(one, Unavailable)]
-        fills = how.get("fills_memory") is True
-        polled = self.context.sensing.memory_in_use(self.context.device, self._began_ns)
-        return MemoryReadings(
-            weights_bytes=how["weights_bytes"],
-            kv_cache_bytes=(held or 0) * how["kv_token_bytes"],
-            kv_cache_tokens=held,
-            peak_engine_bytes=None,
-            no_peak_reason=NO_PEAK,
-            peak_process_bytes=_added(processes, "peak"),
-            peak_process_source="VmHWM of each, added up; what they share counts in each",
-            process_rss_bytes=_added(processes, "rss"),
-            device_free_bytes=min(known, default=None),
-            kv_capacity_tokens=held if fills else None,
-            device_used_bytes=of_fullest(self._used),
-            per_device_used_bytes=of_each(self._used),
-            host_used_bytes=tuple(self._host),
-            polled_device_bytes=None if polled is None else polled.most_bytes,
-            polled_device_reads=0 if polled is None else polled.reads,
-            polled_device_sensor=None if polled is None else polled.sensor,
-        )
-
 
 def _let_it_end(server: ServerProcess) -> None:
     """Wait a moment for a server that did not answer: its end comes later than that of its connections."""
@@ -335,36 +291,3 @@ def _let_it_end(server: ServerProcess) -> None:
 def _without_address(agreement: Agreement) -> Agreement:
     """Return the agreement with details that are the same at every start, whatever its port."""
     return replace(agreement, details={**agreement.details, "started_by": "aiprof"})
-
-
-def _largest(processes: Sequence[psutil.Process]) -> int:
-    """Return the process that holds most memory: the one that computes."""
-    sizes = {process.pid: _bytes_of(process, "rss") or 0 for process in processes}
-    return max(sizes, key=lambda pid: sizes[pid], default=os.getpid())
-
-
-def _added(processes: Sequence[psutil.Process], what: str) -> int | None:
-    found = [size for process in processes if (size := _bytes_of(process, what)) is not None]
-    return sum(found) if found else None
-
-
-def _bytes_of(process: psutil.Process, what: str) -> int | None:
-    """Return a process's resident set, or its peak (``VmHWM``, which psutil has on Windows only)."""
-    try:
-        if what == "rss":
-            return int(process.memory_info().rss)
-        status = parse_fields(Path(f"/proc/{process.pid}/status").read_text())
-        return int(status["VmHWM"].split()[0]) * 1024
-    except (psutil.Error, OSError, ValueError, LookupError):
-        return None  # it has just ended
-
-
-def _speculation(method: str | None, before: ServerMetrics, after: ServerMetrics) -> Speculation | None:
-    """Return what speculative decoding did between two looks, None without any or where it is not said."""
-    if method is None:
-        return None
-    drafts, guessed = since(before.drafts, after.drafts), since(before.draft_tokens, after.draft_tokens)
-    accepted = since(before.accepted_tokens, after.accepted_tokens)
-    if drafts is None or guessed is None or accepted is None:
-        return None
-    return Speculation(method=method, drafts=drafts, draft_tokens=guessed, accepted_tokens=accepted)

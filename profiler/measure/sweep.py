@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from profiler import __version__
 from profiler.engines.log_file import worker_log
 from profiler.errors import ResumeRefusedError, UsageError
 from profiler.measure.case import measure_case
+from profiler.measure.changes import changes_since
 from profiler.measure.clock import BudgetClock
 from profiler.measure.context import CaseContext, Timeouts
 from profiler.measure.events import (
@@ -27,9 +27,11 @@ from profiler.measure.extrapolate import all_specs, extrapolated
 from profiler.measure.fidelity import FidelityChecks, fidelity_flags
 from profiler.measure.plan import engine_options, least_seconds
 from profiler.measure.prepare import Prepared, Selection, prepare, python_for, select
+from profiler.measure.queue import PlannedCases, Queue, SearchedCases
 from profiler.measure.request import SweepRequest
 from profiler.measure.sensing import Sensing
 from profiler.measure.served_case import measure_served
+from profiler.measure.served_search import asked_search
 from profiler.measure.start_energy import LONGEST_IDLE_S
 from profiler.measure.start_watch import hidden_here
 from profiler.models.formats import Formats
@@ -37,8 +39,6 @@ from profiler.results.read import Run, read_run
 from profiler.results.schema import (
     CaseRecord,
     CaseSpec,
-    DeviceRecord,
-    EngineRecord,
     NoiseFloor,
     PlannedCase,
     RunRecord,
@@ -93,32 +93,35 @@ class Sweep:
             record = _run_record(prepared, sensing)
             with RunWriter.create(path, record) as writer:
                 deadline = began + record.settings.budget_s
-                self._measure(writer, prepared.selection, record.cases, deadline, log_path, sensing, [])
+                queue = _queue(prepared, record, [])
+                self._measure(writer, prepared.selection, queue, deadline, log_path, sensing, [])
         return read_run(path)
 
     def _measure(
         self,
         writer: RunWriter,
         selection: Selection,
-        cases: Sequence[PlannedCase],
+        queue: Queue,
         deadline: float,
         log_path: Path,
         sensing: Sensing,
         finished: list[CaseRecord],
     ) -> None:
-        """Measure ``cases``, add them to ``finished``, and close the run when none is left."""
+        """Measure what is in the queue, add it to ``finished``, and close the run when nothing is left."""
         record = writer.record
         budget_s = deadline - self.clock.now()
-        self.emit(SweepStarted(str(writer.path), record, len(cases), budget_s))
+        rest, number = queue.rest(), 0
+        self.emit(SweepStarted(str(writer.path), record, len(rest), budget_s))
         fidelity = FidelityChecks(None if selection.request.no_fidelity else deadline)
-        for position, planned in enumerate(cases):
+        while rest:
+            planned, number = rest[0], number + 1
             context = self._context(selection, record, planned, log_path, sensing)
             verdict = fidelity.of(context)
-            seconds = self._seconds_for(cases[position:], deadline, record.settings.starts)
+            seconds = self._seconds_for(rest, deadline, record.settings.starts)
             if seconds is None:
-                self.emit(OutOfBudget(len(cases) - position))
+                self.emit(OutOfBudget(len(rest)))
                 return
-            self.emit(CaseStarted(position + 1, len(cases), planned.spec, seconds))
+            self.emit(CaseStarted(number, number - 1 + len(rest), planned.spec, seconds))
             noise = _noise_floor(record, planned.spec)
             case_id = planned.spec.case_id
             if context.serving is not None:
@@ -140,6 +143,8 @@ class Sweep:
                 fields["sensor_samples"] = writer.write_samples(case_id, found.sensors, suffix=".sensors")
             finished.append(writer.append(fields))
             self.emit(CaseFinished(finished[-1]))
+            queue.note(finished[-1])
+            rest = queue.rest()
         writer.close()
 
     def _seconds_for(self, rest: Sequence[PlannedCase], deadline: float, starts: int) -> float | None:
@@ -194,6 +199,7 @@ class Sweep:
             devices=tuple(by_key[key] for key in spec.device_keys),
             serving=None if spec.load is None else selection.serving,
             scenario=next((one for one in selection.scenarios if one.name == spec.scenario), None),
+            search=asked_search(selection),
         )
 
     def resume(self, path: Path, run: Run) -> Run:
@@ -202,8 +208,6 @@ class Sweep:
         Raises:
             ResumeRefusedError: something that shapes the results has changed since.
         """
-        finished = {case.spec.case_id for case in run.cases}
-        rest = [case for case in run.record.cases if case.spec.case_id not in finished]
         with worker_log() as log_path, Sensing(self.selection.devices) as sensing:
             self.emit(Preparing("checking that the box is still the one the run was made on"))
             prepared = prepare(self.selection, self.emit, self.timeouts, log_path)
@@ -213,62 +217,17 @@ class Sweep:
                 raise ResumeRefusedError("\n".join([*lines, "start a new run instead"]))
             writer, _ = RunWriter.resume(path)
             with writer:
-                deadline = self.clock.now() + sum(case.seconds for case in rest)
-                self._measure(writer, prepared.selection, rest, deadline, log_path, sensing, list(run.cases))
+                queue = _queue(prepared, run.record, run.cases)
+                deadline = self.clock.now() + sum(case.seconds for case in queue.rest())
+                self._measure(writer, prepared.selection, queue, deadline, log_path, sensing, list(run.cases))
         return read_run(path)
 
 
-def changes_since(record: RunRecord, now: Prepared) -> list[str]:
-    """Return one line for everything that shapes results and differs from the record."""
-    lines: list[str] = []
-
-    def compare(what: str, then: Any, today: Any) -> None:
-        if then != today:
-            lines.append(f"  {what}: was {then}, is {today}")
-
-    compare("aiprof", record.aiprof_version, __version__)
-    compare("kernel", record.box.kernel, now.box.kernel)
-    compare("aiprof's Python", record.box.python, now.box.python)
-    for kind, before, after in (
-        (
-            "device",
-            {entry.key: entry for entry in record.devices},
-            {entry.key: entry for entry in now.devices},
-        ),
-        (
-            "engine",
-            {entry.name: entry for entry in record.engines},
-            {entry.name: entry for entry in now.engines},
-        ),
-    ):
-        for name in sorted(before.keys() | after.keys()):
-            then, today = _identity(before.get(name)), _identity(after.get(name))
-            for field in sorted(then.keys() | today.keys()):
-                compare(f"{kind} {name}, {field}", then.get(field), today.get(field))
-    planned, possible = _case_ids(record), _case_ids(now)
-    if planned != possible:
-        lines.append(f"  cases: {len(planned - possible)} of {len(planned)} would no longer be the same work")
-    return lines
-
-
-def _case_ids(plan: RunRecord | Prepared) -> set[str]:
-    # What was skipped for lack of time or memory may fit today, and the other way round.
-    return {case.spec.case_id for case in plan.cases} | {case.spec.case_id for case in plan.skipped}
-
-
-def _identity(entry: DeviceRecord | EngineRecord | None) -> dict[str, Any]:
-    """Return what must not change about a device or an engine between the parts of one run."""
-    if entry is None:
-        return {}
-    fields: dict[str, Any] = entry.model_dump()
-    details = fields.pop("details")
-    return fields | {f"details.{name}": value for name, value in details.items() if name in STABLE_DETAILS}
-
-
-# Other details (free memory, load, clocks) move by themselves.
-STABLE_DETAILS = frozenset(
-    {"driver_version", "isa", "logical_cpus", "governor", "power_limit_w", "mig_mode", "threads"}
-)
+def _queue(prepared: Prepared, record: RunRecord, done: Sequence[CaseRecord]) -> Queue:
+    """Return what is still to come of a run."""
+    if prepared.search is None:
+        return PlannedCases(record.cases, done)
+    return SearchedCases(prepared.search.as_recorded(record.settings.search, record.cases[0].seconds), done)
 
 
 def _idle_seconds(selection: Selection) -> float:

@@ -26,6 +26,7 @@ def plan_document(prepared: Prepared) -> dict[str, Any]:
         "engines": [engine.model_dump(mode="json") for engine in prepared.engines],
         "cases": [case.model_dump(mode="json") for case in prepared.cases],
         "skipped": [case.model_dump(mode="json") for case in prepared.skipped],
+        "search": None if prepared.search is None else prepared.search.expected.document(),
     }
 
 
@@ -47,6 +48,14 @@ def print_plan(prepared: Prepared, console: Console) -> None:
         console.print(
             Text.assemble(("skipped ", "yellow"), full_label(skipped.spec), (f": {skipped.reason}", "dim"))
         )
+    if prepared.search is not None:
+        console.print(prepared.search.expected.words(), soft_wrap=True)
+        console.print(
+            f"each point is a case with {settings.starts} start(s) of a server for its users, the first is "
+            "shown; nothing was measured but the idle bandwidth",
+            soft_wrap=True,
+        )
+        return
     planned = sum(case.seconds for case in prepared.cases)
     console.print(
         f"{len(prepared.cases)} cases, {settings.starts} start(s) each, about {format_seconds(planned)} "

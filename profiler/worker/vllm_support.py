@@ -34,5 +34,8 @@ SERVING_OPTIONS = {
     "warm_up": "whole",
     "slo": "text",
     "ready_timeout_s": "count",
+    "search": "search",
+    "from": "users",
+    "to": "users",
 }
 MODES = ("online", "offline")

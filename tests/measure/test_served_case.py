@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from served_truth import aiprof
-from vllm_stand_in import CONFIG, alive, pids_in, use_stand_in, wait_until, write_model
+from vllm_stand_in import CONFIG, Worker, alive, pids_in, use_stand_in, wait_until, write_model
 
 from profiler.analysis.verify import verify_run
 from profiler.backends.base import Device
@@ -34,43 +34,11 @@ from profiler.models.catalogue import resolve_model
 from profiler.models.formats import formats_for
 from profiler.results.read import read_run
 from profiler.results.schema import LoadSpec, NoiseFloor, SamplesRef
-from profiler.worker import hf_checkpoint, vllm_model, vllm_server
 from profiler.workload.scenario import find_scenario
 
 CPU = Device("cpu-0123456789ab", "cpu", 0, "a CPU", None)
 COST = ClientCost(1e-4, 1e-5)
 NOISE = NoiseFloor(device_key=CPU.key, engine="vllm", method="read", bytes_per_s=(1e10, 1e10), tolerance=0.05)
-
-
-class Worker:
-    """Answers as the worker of the vllm engine does, without vLLM or PyTorch."""
-
-    def __init__(self, python: str, log_path: Path) -> None:
-        self.requests: list[str] = []
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def kill(self) -> None: ...
-
-    def log_tail(self) -> tuple[str, ...]:
-        return ("the worker's last line",)
-
-    def request(self, op: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
-        if op == "hello":
-            entry = {"device": "cpu", "name": "CPU", "uuid": None, "pci_address": None}
-            return {"engine": {"version": "1", "details": {"platform": "cpu"}}, "devices": [entry]}
-        if op == "probe":
-            return {"bytes_per_s": [1e10] * fields["repeats"], "method": "read"}
-        assert op == "server"
-        plan = vllm_model.plan(fields)
-        folder, words = hf_checkpoint.find(fields, without_weights=plan.dummy)
-        return {
-            **vllm_server.command(plan, folder, ["cpu"]), "weights": words, "fills_memory": plan.fills_memory,
-            "weights_bytes": plan.stored_bytes(folder), "kv_token_bytes": plan.kv_token_bytes,
-        }  # fmt: skip
 
 
 def context_of(

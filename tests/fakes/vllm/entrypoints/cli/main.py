@@ -1,8 +1,9 @@
 """``vllm serve`` without a model: /health, /metrics, /v1/models and /v1/completions with streamed token ids.
 
-Behaves as AIPROF_FAKE_SERVE says: ``dies`` while it starts, ``hangs`` before it is ready, ``dies-later``
-under load, ``preempts``, ``child`` (has a child in a session of its own that ignores SIGTERM). Its pids are
-written to AIPROF_FAKE_PIDS. Standard library only.
+Behaves as AIPROF_FAKE_SERVE says: ``dies`` while it starts, ``small`` likewise if it is to serve more than
+two requests at once, ``hangs`` before it is ready, ``dies-later`` under load, ``preempts``, ``child`` (has a
+child in a session of its own that ignores SIGTERM). Its pids are written to AIPROF_FAKE_PIDS. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 HOW = os.environ.get("AIPROF_FAKE_SERVE", "")
 DIES_AFTER = 3
+MOST_OF_SMALL = 2
 _CHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
 
@@ -38,6 +40,8 @@ def main() -> None:
     if HOW == "dies":
         print("RuntimeError: no kernel image is available for execution on the device", flush=True)
         sys.exit(1)
+    if HOW == "small" and given.max_num_seqs > MOST_OF_SMALL:
+        sys.exit("torch.OutOfMemoryError: no room for the cache of so many sequences")
     if HOW == "hangs":
         time.sleep(600)
     server = Server((given.host, given.port), Handler)
