@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import yaml
 from architectures import SMALL
+from builders import make_spec
 from fuzz_mutations import as_json, damaged_bytes, damaged_document, damaged_json
 from fuzz_target import Target, new_folder, through_file
 from hypothesis import strategies as st
@@ -176,11 +180,47 @@ def traces() -> Target:
 
 def recordings() -> Target:
     """Recordings of sensors in Parquet, with damaged bytes or a damaged description."""
+    from profiler.sensors.recording import read_recording
+
+    return Target(_recordings({}), through_file("power.parquet", read_recording))
+
+
+def joined_energies() -> Target:
+    """Recordings joined with a load by the clocks that they state, up to what ``aiprof energy`` prints."""
+    from profiler.cli import energy as command
+    from profiler.measure.joined_energy import join
+    from profiler.results.schema import Measurement
+    from profiler.sensors.recording import read_recording
+
+    wall = 1_800_000_000
+    clocks = {
+        name: {"monotonic_ns": at * 10**9, "realtime_ns": (wall + at) * 10**9, "uncertainty_ns": 100}
+        for name, at in (("start", 1), ("end", 2))
+    }
+    served = SimpleNamespace(began_realtime_s=wall + 1.2, ended_realtime_s=wall + 1.8, duration_s=0.6)
+    rate = Measurement(value=100.0, unit="tokens/s", n=1, method="m", scope="one_load")
+    case: Any = SimpleNamespace(
+        spec=make_spec(), status="ok", served=served, measurements={"output_tokens_per_s": rate}
+    )
+
+    def read(path: Path) -> None:
+        recording = read_recording(path)
+        found = join([case], [("node1", recording)], 0.05)
+        json.dumps([command._plain(one) for one in found], allow_nan=False, ensure_ascii=False).encode()
+        with redirect_stdout(StringIO()) as shown:
+            command._print(found, simulated=recording.header.simulated)
+        shown.getvalue().encode()
+
+    return Target(_recordings(clocks), through_file("power.parquet", read))
+
+
+def _recordings(clocks: dict[str, Any]) -> st.SearchStrategy[bytes]:
+    """Damaged recordings of one second of a counter, which state these clocks."""
     import pyarrow
     from pyarrow import parquet
     from simulated_reads import COUNTER
 
-    from profiler.sensors.recording import RecordingWriter, read_recording
+    from profiler.sensors.recording import RecordingWriter
     from profiler.sensors.ticks import series
 
     with new_folder() as folder:
@@ -199,5 +239,5 @@ def recordings() -> Target:
         content: bytes = sink.getvalue().to_pybytes()
         return content
 
-    inputs = damaged_bytes([whole]) | damaged_document([json.loads(text)]).map(described)
-    return Target(inputs, through_file("power.parquet", read_recording))
+    header = json.loads(text) | clocks
+    return damaged_bytes([described(header)]) | damaged_document([header]).map(described)

@@ -6,9 +6,20 @@ from collections.abc import Callable
 
 from fuzz_answers import endpoint_answers, power_meters, worker_answers, worker_results
 from fuzz_evidence import hub_caches, references, scores, signatures
-from fuzz_files import costs, model_configs, policies, recordings, runs, safetensors, scenarios, traces
+from fuzz_files import (
+    costs,
+    joined_energies,
+    model_configs,
+    policies,
+    recordings,
+    runs,
+    safetensors,
+    scenarios,
+    traces,
+)
 from fuzz_machine import hardware_files, system_trees
 from fuzz_samples import load_requests, sensor_reads
+from fuzz_servers import server_checks, server_metrics, vllm_environments
 from fuzz_target import Target
 
 TARGETS: dict[str, Callable[[], Target]] = {
@@ -32,4 +43,8 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "scores": scores,
     "sensor_reads": sensor_reads,
     "load_requests": load_requests,
+    "joined_energies": joined_energies,
+    "server_checks": server_checks,
+    "server_metrics": server_metrics,
+    "vllm_environments": vllm_environments,
 }

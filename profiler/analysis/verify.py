@@ -152,7 +152,7 @@ def _case(
             return None
 
     sensors = read(case.sensor_samples, read_reads)
-    if case.served is not None:
+    if case.served is not None or case.spec.load is not None:  # a load may fail before its first request
         return recompute_load(run.record, case, read(case.samples, read_requests), sensors)
     return recompute_case(run.record, case, read(case.samples, read_stamps), before, sensors)
 

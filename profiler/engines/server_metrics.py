@@ -7,6 +7,7 @@ the engines of a server (one per data parallel rank). What is not there is None,
 from __future__ import annotations
 
 import http.client
+import math
 import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -14,7 +15,11 @@ from urllib.parse import urlsplit
 TIMEOUT_S = 10.0
 MAX_BYTES = 16 * 2**20
 _LINE = re.compile(r"^(vllm:\w+)(?:\{(.*)\})? ([0-9.eE+-]+)$", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
+_LABEL = re.compile(r'\b(\w+)="([^"]*)"')
+_WHOLE = re.compile(r"[0-9]{1,15}")
+# Beyond it a float does not hold every count; and no cache is so large.
+_MOST = 2**53
+_MOST_TOKENS = 2**32
 
 
 @dataclass(frozen=True)
@@ -60,28 +65,39 @@ def parse_metrics(text: str) -> ServerMetrics:
     totals: dict[str, float] = {}
     cache_tokens: int | None = None
     for name, labels, value in _LINE.findall(text):
-        totals[name] = totals.get(name, 0.0) + float(value)
+        totals[name] = totals.get(name, 0.0) + _number(value)
         if name == "vllm:cache_config_info":
             known = dict(_LABEL.findall(labels))
-            size = known.get("kv_cache_size_tokens", "")
-            blocks, block = known.get("num_gpu_blocks", ""), known.get("block_size", "")
-            if size.isdigit():
-                cache_tokens = (cache_tokens or 0) + int(size)
-            elif blocks.isdigit() and block.isdigit():
-                cache_tokens = (cache_tokens or 0) + int(blocks) * int(block)
+            tokens = _whole(known.get("kv_cache_size_tokens"))
+            blocks, block = _whole(known.get("num_gpu_blocks")), _whole(known.get("block_size"))
+            if tokens is None and blocks is not None and block is not None:
+                tokens = blocks * block
+            if tokens is not None:
+                cache_tokens = (cache_tokens or 0) + tokens
 
     def total(name: str) -> int | None:
         value = totals.get(f"vllm:{name}_total", totals.get(f"vllm:{name}"))
-        return None if value is None else int(value)
+        return int(value) if value is not None and 0 <= value <= _MOST else None
 
     return ServerMetrics(
         preemptions=total("num_preemptions"),
         cached_tokens=total("prefix_cache_hits"),
-        cache_tokens=cache_tokens,
+        cache_tokens=None if cache_tokens is None or cache_tokens > _MOST_TOKENS else cache_tokens,
         drafts=total("spec_decode_num_drafts"),
         draft_tokens=total("spec_decode_num_draft_tokens"),
         accepted_tokens=total("spec_decode_num_accepted_tokens"),
     )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # e.g. "1e+", which spoils the sum that it belongs to
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text) if text is not None and _WHOLE.fullmatch(text) else None
 
 
 def since(before: int | None, after: int | None) -> int | None:

@@ -16,6 +16,7 @@ from profiler.privacy import scrub
 VARIABLE = "AIPROF_VLLM_PYTHON"
 SCRIPT = Path(__file__).resolve().parent.parent / "worker" / "vllm_check.py"
 TIMEOUT_S = 180.0
+LONGEST = 1000
 _BUILDS = {"cuda": "+cu", "rocm": "+rocm"}
 
 
@@ -64,22 +65,50 @@ def look_at(python: str, devices: Sequence[Device]) -> VllmEnvironment:
     """
     try:
         done = subprocess.run(
-            [python, str(SCRIPT)], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            [python, str(SCRIPT)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_S,
+            check=False,
         )
     except OSError as error:
         raise UsageError(f"--python {python}: cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise UsageError(f"--python {python}: did not answer within {TIMEOUT_S:.0f} s") from error
+    return environment_in(done.stdout, done.stderr, python, devices)
+
+
+def environment_in(stdout: str, stderr: str, python: str, devices: Sequence[Device]) -> VllmEnvironment:
+    """Return what the look through an environment has printed.
+
+    Args:
+        stdout: one JSON object on its last line; what packages print comes before.
+        stderr: whose last line says why there is none.
+        python: the interpreter.
+        devices: of this box.
+
+    Raises:
+        UsageError: it is not the answer of the look.
+    """
     try:
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
-        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        found: dict[str, Any] = json.loads(stdout.splitlines()[-1])
+        versions = {name: _text(found[name]) for name in ("python", "vllm", "torch") if found.get(name)}
+        own = tuple(
+            Trap(_text(one["code"]), _text(one["text"]), _text(one["remedy"])) for one in found["traps"]
+        )
+        traps = (*_wrong_build(found, devices), *own)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        last = (stderr.strip().splitlines() or ["no word"])[-1]
         raise UsageError(
             f"--python {python}: is no Python that can be looked at: {scrub(last)[:200]}"
         ) from None
-    versions = {name: str(found[name]) for name in ("python", "vllm", "torch") if found.get(name)}
-    own = tuple(Trap(one["code"], one["text"], one["remedy"]) for one in found["traps"])
-    return VllmEnvironment(scrub(python), versions, (*_wrong_build(found, devices), *own))
+    return VllmEnvironment(scrub(python), versions, traps)
+
+
+def _text(value: Any) -> str:
+    """Return what can be shown, whatever was printed there."""
+    return scrub(str(value)[:LONGEST])
 
 
 def _wrong_build(found: dict[str, Any], devices: Sequence[Device]) -> list[Trap]:
@@ -90,7 +119,7 @@ def _wrong_build(found: dict[str, Any], devices: Sequence[Device]) -> list[Trap]
     if found.get("cpu_build") and accelerators:
         text = f"this vLLM computes on CPUs only, and the box has {accelerators[0].name}"
         return [Trap("wrong_build", text, "name a Python whose vLLM was built for it (--python)")]
-    torch = str(found.get("torch") or "")
+    torch = _text(found.get("torch") or "")
     built = next((name for name, mark in _BUILDS.items() if mark in torch), None)
     if not found.get("cpu_build") and not accelerators:
         text = f"this vLLM was built for accelerators{f' ({built})' if built else ''}, and the box has none"

@@ -124,13 +124,7 @@ class _Asker:
                 await self._ended.wait()
         except TimeoutError:
             connection.fail("timeout", f"not complete after {limit:g} s")
-        reading = read_exchange(exchange, self._job.api, key=self._key, count=self._count)
-        if reading.status != "ok":
-            return Said(reading.status, reading.message)
-        try:
-            return _said(exchange, reading)
-        except (ValueError, TypeError, AttributeError, OverflowError) as error:
-            return Said("malformed", f"an event is not of the form of the API ({type(error).__name__})")
+        return said_in(exchange, read_exchange(exchange, self._job.api, key=self._key, count=self._count))
 
 
 def ask(job: Job, questions: Sequence[Asked]) -> list[Said]:
@@ -145,6 +139,21 @@ def ask(job: Job, questions: Sequence[Asked]) -> list[Said]:
         return await _Asker(job).ask_all(questions)
 
     return asyncio.run(run())
+
+
+def said_in(exchange: Exchange, reading: Reading) -> Said:
+    """Return what an answer says, or how it failed; whatever a server sends, nothing is raised.
+
+    Args:
+        exchange: that has ended.
+        reading: what the load client makes of it.
+    """
+    if reading.status != "ok":
+        return Said(reading.status, reading.message)
+    try:
+        return _said(exchange, reading)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        return Said("malformed", f"an event is not of the form of the API ({type(error).__name__})")
 
 
 def _said(exchange: Exchange, reading: Reading) -> Said:

@@ -192,6 +192,6 @@ class _Faults:
 
     def raise_if_any(self) -> None:
         if self.lines:
-            raise UsageError("\n".join(self.lines))
+            raise UsageError("\n".join(dict.fromkeys(self.lines)))
         if self.nothing is not None:
             raise self.nothing

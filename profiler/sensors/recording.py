@@ -39,6 +39,9 @@ _SCHEMA = pa.schema(
     ]
 )
 _CLOCK_TRIES = 7
+# Far beyond any meter.
+_LEAST_SCALE = 1e-15
+_MOST_POWER_W = 1e9
 _FOREVER = (1 << 63) - 1
 
 
@@ -81,9 +84,14 @@ class RecordingHeader(BaseModel):
 
     @field_validator("sensors")
     @classmethod
-    def _keys_are_unique(cls, sensors: tuple[SensorInfo, ...]) -> tuple[SensorInfo, ...]:
+    def _could_be_read(cls, sensors: tuple[SensorInfo, ...]) -> tuple[SensorInfo, ...]:
         if len({info.key for info in sensors}) != len(sensors):
             raise ValueError("a sensor is listed twice")
+        for info in sensors:
+            if not _LEAST_SCALE <= info.scale <= 1 / _LEAST_SCALE:
+                raise ValueError(f"{info.key} has a scale of {info.scale:g} per count, which no sensor has")
+            if info.max_power_w is not None and not 0 <= info.max_power_w <= _MOST_POWER_W:
+                raise ValueError(f"{info.key} may reach {info.max_power_w:g} W, which no sensor sees")
         return sensors
 
 

@@ -10,7 +10,7 @@ import pytest
 from served_truth import aiprof
 
 from profiler.backends.base import Device
-from profiler.engines.vllm_traps import look_at
+from profiler.engines.vllm_traps import environment_in, look_at
 from profiler.errors import UsageError
 
 CPU = Device("cpu-0123456789ab", "cpu", 0, "a CPU", None)
@@ -79,3 +79,27 @@ def test_devices_shows_them(environment: Path, capsys: pytest.CaptureFixture[str
     aiprof("devices", "--python", sys.executable, "--json")
     document = json.loads(capsys.readouterr().out)
     assert [trap["code"] for trap in document["vllm"]["traps"]] == ["no_vllm"]
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "",
+        "[]",
+        "7",
+        '{"traps": 1}',
+        '{"python": "3"}',
+        '{"traps": [{"code": "a"}]}',
+        '{"traps": ["a"]}',
+        "[" * 9999,
+    ],
+)
+def test_what_is_no_answer_of_the_look_is_refused(printed: str) -> None:
+    with pytest.raises(UsageError, match="is no Python that can be looked at: Killed"):
+        environment_in(printed, "Traceback\nKilled\n", "python3", [CPU])
+
+
+def test_what_is_shown_of_an_environment_cannot_move_the_cursor_or_break_a_pipe() -> None:
+    trap = {"code": "a\x1b[2J", "text": "b\ud800", "remedy": "c" * 9999}
+    (found,) = environment_in(json.dumps({"traps": [trap]}), "", "python3", [CPU]).traps
+    assert (found.code, found.text, len(found.remedy)) == ("a [2J", "b ", 1000)

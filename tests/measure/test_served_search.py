@@ -14,6 +14,7 @@ from profiler.analysis.verify import verify_run
 from profiler.engines.vllm import VllmEngine
 from profiler.errors import UsageError
 from profiler.load.ceiling import ClientCost
+from profiler.load.search import Search
 from profiler.measure import prepare, served_start
 from profiler.measure.served_search import _highest
 from profiler.results.read import read_run
@@ -51,7 +52,23 @@ def test_every_point_is_a_case_on_a_server_of_its_own_and_resume_goes_on(
 ) -> None:
     pids = use_stand_in(tmp_path, monkeypatch, "small")
     path = tmp_path / "run"
-    flags = (*what(tmp_path), *FAST, "--search", *LIMITS, "--to", "8", "--out", str(path))
+    write_model(tmp_path)
+    # Temporary folders are left out of records, so that their models could not be found again.
+    monkeypatch.chdir(tmp_path)
+    flags = (
+        "--engine",
+        "vllm",
+        "--model",
+        "./tiny",
+        *HOW,
+        *FAST,
+        "--search",
+        *LIMITS,
+        "--to",
+        "8",
+        "--out",
+        str(path),
+    )
     assert aiprof("sweep", *flags) == 1  # servers for three users and more do not start
     assert "2 users keep ttft_p90=60s, tpot_p90=60s; 3 fail" in capsys.readouterr().out
     run = read_run(path)
@@ -88,7 +105,8 @@ def test_a_dry_run_states_the_hours(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert aiprof("sweep", *flags) == 0
     shown = capsys.readouterr().out
     assert "search for the highest users from 1 to 8 that keep ttft_p90=60s, tpot_p90=60s" in shown
-    assert "at most 6 point(s) of at most 1200 s: at most 2.00 h" in shown
+    points = Search("concurrency", 1.0, 8.0).most_points()
+    assert f"at most {points} point(s) of at most {7200 / points:.0f} s: at most 2.00 h" in shown
     (tmp_path / "more").mkdir()
     assert aiprof("sweep", *what(tmp_path / "more"), *LIMITS, "--dry-run", "--json") == 0
     document = json.loads(capsys.readouterr().out)
@@ -101,8 +119,8 @@ def test_a_dry_run_states_the_hours(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_the_search_ends_where_memory_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # 100 MB beside the reserve of a case.
-    monkeypatch.setattr(prepare, "_free_bytes", lambda selection, device: 512 * 2**20 + 100 * 10**6)
+    # 20 MB beside the reserve of a case; a user takes 65 kB.
+    monkeypatch.setattr(prepare, "_free_bytes", lambda selection, device: 512 * 2**20 + 20 * 10**6)
     assert aiprof("sweep", *what(tmp_path), *LIMITS, "--dry-run", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     high = int(document["settings"]["search"]["high"])

@@ -130,6 +130,15 @@ def rewritten(recording: Path, **changes: object) -> Path:
     return recording
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("scale", 0.0), ("scale", -1.0), ("scale", 5e-324), ("max_power_w", 1e308)]
+)
+def test_a_sensor_that_cannot_be_is_refused(recording: Path, field: str, value: float) -> None:
+    header = json.loads(pq.read_metadata(recording).metadata[b"aiprof_power"])
+    header["sensors"][0][field] = value
+    assert "which no sensor" in refused(rewritten(recording, sensors=header["sensors"]))
+
+
 def test_what_is_no_recording_is_refused(recording: Path, tmp_path: Path) -> None:
     assert "no such file" in refused(tmp_path / "none.parquet")
     (tmp_path / "text.parquet").write_text("power,seconds\n1,2\n")
