@@ -150,7 +150,7 @@ def vllm_environments() -> Target:
             {"code": "preload", "text": "libtcmalloc is not preloaded", "remedy": "apt-get install it"},
         ],
     }
-    bare = {"python": "3.9.1", "vllm": None, "torch": None, "traps": []}
+    bare: dict[str, Any] = {"python": "3.9.1", "vllm": None, "torch": None, "traps": []}
     boxes = (
         [Device("cpu-0123456789ab", "cpu", 0, "a CPU", None)],
         [Device("GPU-1", "cuda", 0, "an H100", None)],

@@ -177,11 +177,16 @@ def _said(exchange: Exchange, reading: Reading) -> Said:
         ids=tuple(map(int, ids)),
         logprobs=tuple(logprobs) if len(logprobs) == len(ids) else (),
         finish_reason=reading.finish_reason,
-        model=None if model is None else str(model)[:200],
+        model=None if model is None else _shown(str(model)[:200]),
         cached_tokens=reading.cached_tokens,
         first_s=(reading.chunk_ns[0] - exchange.sent_ns) / 1e9,
         elapsed_s=(reading.chunk_ns[-1] - exchange.sent_ns) / 1e9,
     )
+
+
+def _shown(text: str) -> str:
+    """Return what a record can hold and a terminal show; JSON can spell half a character."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 _TEXTS = ("reasoning_content", "reasoning", "content")

@@ -119,5 +119,5 @@ def _answer(said: Said) -> Answer:
     if not tokens and said.tokens:
         size = len(said.text) / said.tokens
         slices = [said.text[int(at * size) : int((at + 1) * size)] for at in range(said.tokens)]
-        tokens = tuple(zlib.crc32(one.encode()) for one in slices)
+        tokens = tuple(zlib.crc32(one.encode("utf-8", "surrogatepass")) for one in slices)
     return Answer(tokens, elapsed_s=said.elapsed_s)

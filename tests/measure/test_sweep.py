@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from profiler.errors import NothingMeasuredError, ResumeRefusedError, UsageError
-from profiler.measure import sweep as sweep_module
 from profiler.measure.context import Timeouts
 from profiler.measure.events import CaseFinished, CaseStarted, Event, OutOfBudget, SweepStarted, TrialFinished
 from profiler.measure.request import SweepRequest
@@ -311,7 +310,7 @@ class TestResume:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.interrupted(tmp_path / "run")
-        monkeypatch.setattr(sweep_module, "__version__", "99.0")
+        monkeypatch.setattr("profiler.measure.changes.__version__", "99.0")
         with pytest.raises(ResumeRefusedError, match=r"aiprof: was \S+, is 99\.0"):
             self.resume(tmp_path / "run")
 
