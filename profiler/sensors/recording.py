@@ -41,7 +41,10 @@ _SCHEMA = pa.schema(
 _CLOCK_TRIES = 7
 # Far beyond any meter.
 _LEAST_SCALE = 1e-15
-_MOST_POWER_W = 1e9
+_MOST = {
+    "max_power_w": 1e9, "wraps_at": 2**64, "tick_s": 1e6, "average_window_s": 1e6, "poll_hz": 1e6,
+    "resolution": 2**53, "nominal": 2**63,
+}  # fmt: skip
 _FOREVER = (1 << 63) - 1
 
 
@@ -90,8 +93,10 @@ class RecordingHeader(BaseModel):
         for info in sensors:
             if not _LEAST_SCALE <= info.scale <= 1 / _LEAST_SCALE:
                 raise ValueError(f"{info.key} has a scale of {info.scale:g} per count, which no sensor has")
-            if info.max_power_w is not None and not 0 <= info.max_power_w <= _MOST_POWER_W:
-                raise ValueError(f"{info.key} may reach {info.max_power_w:g} W, which no sensor sees")
+            for name, most in _MOST.items():
+                value = getattr(info, name)
+                if value is not None and not 0 <= value <= most:
+                    raise ValueError(f"{info.key} has a {name} that no sensor has")
         return sensors
 
 

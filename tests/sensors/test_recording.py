@@ -131,12 +131,21 @@ def rewritten(recording: Path, **changes: object) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("scale", 0.0), ("scale", -1.0), ("scale", 5e-324), ("max_power_w", 1e308)]
+    ("field", "value"),
+    [
+        ("scale", 0.0),
+        ("scale", -1.0),
+        ("scale", 5e-324),
+        ("max_power_w", 1e308),
+        ("wraps_at", 10**400),
+        ("tick_s", 1e300),
+        ("tick_s", -1.0),
+    ],
 )
 def test_a_sensor_that_cannot_be_is_refused(recording: Path, field: str, value: float) -> None:
     header = json.loads(pq.read_metadata(recording).metadata[b"aiprof_power"])
     header["sensors"][0][field] = value
-    assert "which no sensor" in refused(rewritten(recording, sensors=header["sensors"]))
+    assert "no sensor has" in refused(rewritten(recording, sensors=header["sensors"]))
 
 
 def test_what_is_no_recording_is_refused(recording: Path, tmp_path: Path) -> None:
