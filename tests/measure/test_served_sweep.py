@@ -94,7 +94,8 @@ def test_limits_alone_search_for_the_most_users_that_keep_them(
 ) -> None:
     path = tmp_path / "run"
     fast = ("--engine-option", "simulated=yes", "--engine-option", "warm_up=0", "--no-fidelity")
-    with truth_server(ttft_ms=1, gap_ms=0.01, slots=3) as url:
+    # Long enough that four users overlap however busy the machine is.
+    with truth_server(ttft_ms=25, gap_ms=0.01, slots=3) as url:
         how = (*WHAT, *SEARCH, *fast, "--engine-option", "requests=70", "--url", url, "--to", "8")
         assert aiprof("sweep", *how, "--out", str(path)) == 0
         shown = capsys.readouterr().out
