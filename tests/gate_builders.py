@@ -63,7 +63,7 @@ def make_case(
     """
     rows, starts = [], []
     for index, seconds in enumerate(e2e_s):
-        times = {"prefill_s": seconds / 4, "decode_s": seconds * 3 / 4, "e2e_s": seconds}
+        times: dict[str, Any] = {"prefill_s": seconds / 4, "decode_s": seconds * 3 / 4, "e2e_s": seconds}
         rows.append(TrialRecord(start=index, index=0, warm_up=True, **{k: 2 * v for k, v in times.items()}))
         rows += [TrialRecord(start=index, index=1 + i, warm_up=False, **times) for i in range(trials)]
         joules = None if watts is None else watts[index] * seconds * trials

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -51,12 +52,13 @@ def test_preemptions_and_dummy_weights_are_flagged(tmp_path: Path) -> None:
 
 
 def test_a_trial_has_its_phases_or_says_why_not() -> None:
-    fields = {"start": 0, "index": 0, "warm_up": False, "e2e_s": 1.0}
+    fields: dict[str, Any] = {"start": 0, "index": 0, "warm_up": False, "e2e_s": 1.0}
     assert TrialRecord(**fields, prefill_s=None, decode_s=None, mixed="why")
-    for wrong in (
+    wrongs: tuple[dict[str, Any], ...] = (
         {"prefill_s": None, "decode_s": None},
         {"prefill_s": 0.5, "decode_s": 0.5, "mixed": "why"},
         {"prefill_s": None, "decode_s": 0.5, "mixed": "why"},
-    ):
+    )
+    for wrong in wrongs:
         with pytest.raises(ValidationError):
             TrialRecord(**fields, **wrong)

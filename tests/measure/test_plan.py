@@ -17,8 +17,8 @@ from profiler.measure.plan import (
     predict,
     share_out,
     spec_of,
-    wanted_seconds,
 )
+from profiler.measure.predicted import wanted_seconds
 from profiler.models.catalogue import resolve_model
 from profiler.models.formats import formats_for
 from profiler.models.slices import Depth
