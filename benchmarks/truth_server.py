@@ -3,7 +3,8 @@
     python benchmarks/truth_server.py --ttft-ms 50 --gap-ms 10
 
 Token k of a stream is due at receipt + TTFT + k * gap, on an absolute schedule. The name of the model
-says how the answer comes (BEHAVIOURS). ``GET /truth`` returns what was written since the last ``GET /reset``.
+says how the answer comes (BEHAVIOURS of truth_answers.py). ``GET /truth`` returns what was written since the
+last ``GET /reset``.
 """
 
 from __future__ import annotations
@@ -16,62 +17,9 @@ import json
 import ssl
 import time
 import zlib
-from dataclasses import dataclass, field
 from typing import Any
 
-BEHAVIOURS = {
-    "plain": "one token per chunk, usage at the end",
-    "per4": "four tokens per chunk",
-    "role": "chat: a role-only chunk at once, the first token after the TTFT",
-    "empty": "empty chunks between the others",
-    "comments": "keep-alive comments between the chunks",
-    "utf8": "three-byte characters, every write split within one",
-    "crlf": "events that end with CRLF",
-    "no-done": "no [DONE] at the end",
-    "held-open": "[DONE], and the answer is never ended",
-    "no-usage": "no usage",
-    "ids": "token ids with every chunk",
-    "stream-usage": "usage with every chunk; every third token without text",
-    "reasoning": "chat: the first half is reasoning, the rest a tool call",
-    "until-close": "no framing: the answer ends with the connection",
-    "close-first": "the connection is closed before the second request on it is read",
-    "short": "half of the tokens asked for",
-    "canned": "the same answer to every prompt",
-    "other-model": "another model answers, and says so",
-    "remembers": "an answer that was given before comes at once",
-    "ends": "half of the tokens asked for, then the end of sequence",
-    "cut": "the connection is closed in the middle",
-    "ends-early": "the answer ends properly in the middle, without finish_reason, usage and [DONE]",
-    "silent": "no answer at all",
-    "stalls": "half an answer, then nothing",
-    "http-400": "a refusal that quotes the key",
-    "http-500": "a failure",
-    "redirect": "a redirection",
-    "error-event": "an error within the stream",
-    "huge": "an answer without end",
-    "bad-json": "an event that is not JSON",
-    "bad-chunk": "a chunk without a size",
-    "not-http": "something that is not HTTP",
-    "no-tokens": "a complete answer without a token",
-    "strict": "refuses what OpenAI's API does not have",
-}
-
-
-@dataclass(eq=False)
-class Stream:
-    """One request and what was written for it."""
-
-    received_ns: int
-    tokens: int
-    model: str
-    chat: bool
-    usage: bool
-    prompt_tokens: int
-    prompt: int = 0
-    known: bool = False
-    written_ns: list[int] = field(default_factory=list)
-    sent: int = 0
-    due_ns: int = 0
+import truth_answers as answers
 
 
 class TruthServer:
@@ -80,7 +28,7 @@ class TruthServer:
     def __init__(self, ttft_ms: float = 50.0, gap_ms: float = 10.0, slots: int | None = None) -> None:
         self.slots = slots  # so many are served at once, others are refused
         self.ttft_ns, self.gap_ns = int(ttft_ms * 1e6), int(gap_ms * 1e6)
-        self.streams: list[Stream] = []
+        self.streams: list[answers.Stream] = []
         self.bodies: list[dict[str, Any]] = []
         self.heads: list[str] = []
         self.seen: set[int] = set()
@@ -138,7 +86,7 @@ class TruthServer:
         ttft = [(one.written_ns[0] - one.received_ns) / 1e9 for one in done]
         tpot = []
         for one in done:
-            after_first = one.tokens - _per_chunk(one.model)
+            after_first = one.tokens - answers.per_chunk(one.model)
             if after_first > 0 and len(one.written_ns) > 1:
                 tpot.append((one.written_ns[-1] - one.written_ns[0]) / 1e9 / after_first)
         first = min((one.received_ns for one in self.streams), default=0)
@@ -153,16 +101,12 @@ class TruthServer:
         }
 
 
-def _per_chunk(model: str) -> int:
-    return 4 if model == "per4" else 1
-
-
 class _Connection(asyncio.Protocol):
     def __init__(self, server: TruthServer) -> None:
         self._server = server
         self._received = b""
         self._answered = 0
-        self.stream: Stream | None = None
+        self.stream: answers.Stream | None = None
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -228,11 +172,11 @@ class _Connection(asyncio.Protocol):
             "per4-no-usage",
         )
         text = prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
-        stream = Stream(now, tokens, model, chat, usage, length, zlib.crc32(text.encode()))
+        stream = answers.Stream(now, tokens, model, chat, usage, length, zlib.crc32(text.encode()))
         server.streams.append(stream)
         self._answered += 1
         self.stream = stream
-        refused = _at_once(model, head, body, self._answered)
+        refused = answers.at_once(model, head, body, self._answered)
         if server.slots is not None and server.active > server.slots:
             refused = 503, {"error": {"message": f"more than {server.slots} at once"}}
         if refused is not None:
@@ -264,15 +208,21 @@ class _Connection(asyncio.Protocol):
         if stream.model == "huge":
             self._huge()
             return
-        per = min(_per_chunk(stream.model), stream.tokens - stream.sent)
+        per = min(answers.per_chunk(stream.model), stream.tokens - stream.sent)
         last = stream.sent + per >= stream.tokens
         if stream.sent >= stream.tokens // 2 and self._fault(stream):
             return
         if stream.model == "comments":
             self._raw(b": keep-alive\n\n")
         if stream.model == "empty":
-            self._event({"choices": [_choice(stream, "")]})
-        event = {"choices": [_choice(stream, _text(stream, per), per, _reason(stream) if last else None)]}
+            self._event({"choices": [answers.choice(stream, "")]})
+        event = {
+            "choices": [
+                answers.choice(
+                    stream, answers.text(stream, per), per, answers.reason(stream) if last else None
+                )
+            ]
+        }
         stream.sent += per
         if stream.model == "stream-usage":
             event["usage"] = {"prompt_tokens": stream.prompt_tokens, "completion_tokens": stream.sent}  # type: ignore[assignment]
@@ -287,7 +237,7 @@ class _Connection(asyncio.Protocol):
         stream.due_ns += 0 if stream.known else self._server.gap_ns * per
         self._server.schedule(self, stream.due_ns)
 
-    def _tail(self, stream: Stream) -> bytes:
+    def _tail(self, stream: answers.Stream) -> bytes:
         parts = b""
         if stream.usage and stream.model != "stream-usage":
             counts = {"prompt_tokens": stream.prompt_tokens, "completion_tokens": stream.sent}
@@ -298,7 +248,7 @@ class _Connection(asyncio.Protocol):
             parts += b"0\r\n\r\n"
         return parts
 
-    def _fault(self, stream: Stream) -> bool:
+    def _fault(self, stream: answers.Stream) -> bool:
         """Do what the model's name says in the middle of the answer; True ends it."""
         endings = {
             "cut": b"",
@@ -330,7 +280,7 @@ class _Connection(asyncio.Protocol):
         stream = self.stream
         assert stream is not None
         kind = "chat.completion.chunk" if stream.chat else "text_completion"
-        whole = {"id": "cmpl-1", "object": kind, "created": 1760000000, "model": _name(stream)} | event
+        whole = {"id": "cmpl-1", "object": kind, "created": 1760000000, "model": answers.name(stream)} | event
         text = json.dumps(whole, ensure_ascii=False).encode()
         data = b"data: " + text + (b"\r\n\r\n" if stream.model == "crlf" else b"\n\n")
         if stream.model == "utf8":
@@ -350,79 +300,6 @@ class _Connection(asyncio.Protocol):
 
 
 # Of equal length, so that chunks of equal numbers of tokens are; which ones come depends on the prompt.
-_WORDS = [f" {word}" for word in "the and for was his not you had but all one out day man who".split()]  # noqa: SIM905
-
-
-def _numbers(stream: Stream, tokens: int) -> range:
-    """Places of the next tokens in their answer."""
-    return range(stream.sent, stream.sent + tokens)
-
-
-def _text(stream: Stream, tokens: int) -> str:
-    if stream.model == "stream-usage" and stream.sent % 3 == 2:
-        return ""
-    if stream.model == "utf8":
-        return "語" * tokens
-    if stream.model == "canned":
-        return " the" * tokens
-    return "".join(
-        _WORDS[(stream.prompt * (2 * at + 1) >> 5) % len(_WORDS)]
-        for at in range(stream.sent, stream.sent + tokens)
-    )
-
-
-def _name(stream: Stream) -> str:
-    return "smaller" if stream.model == "other-model" else stream.model
-
-
-def _reason(stream: Stream) -> str:
-    return "stop" if stream.model == "ends" else "length"
-
-
-def _choice(stream: Stream, text: str, tokens: int = 0, reason: str | None = None) -> dict[str, Any]:
-    choice: dict[str, Any] = {"index": 0, "finish_reason": reason}
-    if stream.model == "reasoning":
-        call = {"tool_calls": [{"index": 0, "function": {"name": None, "arguments": text}}]}
-        choice["delta"] = {"reasoning_content": text} if stream.sent < stream.tokens // 2 else call
-    elif stream.chat:
-        choice["delta"] = {"content": text}
-    else:
-        choice["text"] = text
-    if stream.model == "ids":
-        choice["text"] = ""
-        choice["token_ids"] = [
-            (stream.prompt * (2 * at + 1) >> 5) % 251 for at in range(stream.sent, stream.sent + tokens)
-        ]
-    return choice
-
-
-def _at_once(model: str, head: str, body: dict[str, Any], answered: int) -> tuple[int, Any] | None:
-    """Return status and content of an answer that is no stream; status 0 stands for raw bytes."""
-    if model == "http-400":
-        key = next((line.split()[-1] for line in head.split("\r\n") if line.startswith("Authorization")), "")
-        return 400, {"error": {"message": f"wrong key {key} for Bearer {key}"}}
-    if model == "close-first" and answered == 2:
-        return 0, b""
-    if model == "strict":
-        unknown = {"ignore_eos", "return_token_ids"} & set(body)
-        if (
-            unknown
-            or "continuous_usage_stats" in (body.get("stream_options") or {})
-            or isinstance(body.get("prompt"), list)
-        ):
-            return 400, {"error": {"message": f"unknown fields {sorted(unknown)}"}}
-    empty = (
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 14\r\n\r\ndata: [DONE]\n\n"
-    )
-    return {
-        "http-500": (500, {"detail": "it broke"}),
-        "redirect": (307, {}),
-        "silent": (0, b""),
-        "not-http": (0, b"SSH-2.0-nothing\r\n"),
-        "no-tokens": (0, empty),
-    }.get(model)
-
-
 async def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)

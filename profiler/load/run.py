@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -231,12 +230,7 @@ class Load:
             aiprof_version=__version__,
             command=request.command,
             seed=request.seed,
-            box=Box(
-                system=platform.system(),
-                kernel=platform.release(),
-                architecture=platform.machine(),
-                python=platform.python_version(),
-            ),
+            box=Box.here(),
             devices=(
                 DeviceRecord(
                     key=endpoint.key,

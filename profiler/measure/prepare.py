@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -105,12 +104,7 @@ def prepare(selection: Selection, emit: Listener, timeouts: Timeouts, log_path: 
         raise NothingMeasuredError("\n".join(["no case can run:", *dict.fromkeys(reasons)]))
     return Prepared(
         selection=selection,
-        box=Box(
-            system=platform.system(),
-            kernel=platform.release(),
-            architecture=platform.machine(),
-            python=platform.python_version(),
-        ),
+        box=Box.here(),
         devices=tuple(_device_record(device, selection) for device in selection.devices),
         engines=tuple(engines.values()),
         models=tuple(_model_record(model) for model in selection.models.values()),

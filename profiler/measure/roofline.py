@@ -57,13 +57,6 @@ def roofline(
     Returns:
         The measurements by name, and by phase the ceiling that binds it.
     """
-    batch, outputs = spec.batch, spec.output_tokens
-    phases = (
-        _Phase("prefill", lambda trial: trial.prefill_s, batch * spec.prompt_tokens,
-               work.prefill_flops, work.prefill_bytes),
-        _Phase("decode", lambda trial: trial.decode_s, batch * (outputs - 1),
-               work.decode_flops, work.decode_bytes),
-    )  # fmt: skip
     dtype = spec.formats.compute_dtype
     matrix = find_ceiling(ceilings, spec.device_key, matrix_ceiling_name(dtype), spec.engine)
     # Each device is as good as the one that was probed; together they are so many times as good.
@@ -75,7 +68,7 @@ def roofline(
     no_matrix = f"the matrix rate in {dtype} was not measured on this device"
     found: dict[str, Measurement] = {}
     binding: dict[str, str] = {}
-    for phase in phases:
+    for phase in _phases(spec, work):
         names = METRICS[phase.name]
         time = phase_time(outcomes, phase.value)
         if time is None:
@@ -104,6 +97,16 @@ def roofline(
         )
         found[headroom] = _headroom(time, least.seconds, outcomes)
     return found, binding
+
+
+def _phases(spec: CaseSpec, work: Work) -> tuple[_Phase, ...]:
+    batch, outputs = spec.batch, spec.output_tokens
+    return (
+        _Phase("prefill", lambda trial: trial.prefill_s, batch * spec.prompt_tokens,
+               work.prefill_flops, work.prefill_bytes),
+        _Phase("decode", lambda trial: trial.decode_s, batch * (outputs - 1),
+               work.decode_flops, work.decode_bytes),
+    )  # fmt: skip
 
 
 def ceiling_flags(measured: Mapping[str, Measurement]) -> list[Flag]:

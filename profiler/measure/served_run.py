@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -58,12 +57,7 @@ def served_run(
         aiprof_version=__version__,
         command=replace(selection.request, engine_options=options).to_arguments(),
         seed=selection.request.seed,
-        box=Box(
-            system=platform.system(),
-            kernel=platform.release(),
-            architecture=platform.machine(),
-            python=platform.python_version(),
-        ),
+        box=Box.here(),
         devices=(
             DeviceRecord(
                 key=device.key,

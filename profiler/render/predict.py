@@ -187,29 +187,30 @@ def fit_document(rows: Iterable[FitRow], precision: str, contexts: Sequence[int]
     }
 
 
+def _figure(name: str, value: Predicted | None, reason: str | None) -> dict[str, Any]:
+    """Return one figure with its intervals, or the reason why there is none."""
+    if value is None:
+        return {"value": None, "reason": reason}
+    wide = None if value.low95 is None else [value.low95, value.high95]
+    return {
+        "value": value.value,
+        "unit": value.unit,
+        "predicted": True,
+        "interval80": [value.low80, value.high80],
+        "interval95": wide,
+        "accuracy_claimed": name not in ("power_mean_w", "energy_per_output_token_j"),
+        "reason": None,
+    }
+
+
 def forecast_document(one: Forecast, model: str, price: Predicted | str | None) -> dict[str, Any]:
     """Return one prediction as JSON in base units."""
-
-    def figure(name: str, value: Predicted | None, reason: str | None) -> dict[str, Any]:
-        if value is None:
-            return {"value": None, "reason": reason}
-        wide = None if value.low95 is None else [value.low95, value.high95]
-        return {
-            "value": value.value,
-            "unit": value.unit,
-            "predicted": True,
-            "interval80": [value.low80, value.high80],
-            "interval95": wide,
-            "accuracy_claimed": name not in ("power_mean_w", "energy_per_output_token_j"),
-            "reason": None,
-        }
-
     parallel, formats, memory = one.deployment.parallel, one.deployment.formats, one.memory
-    figures = {name: figure(name, value, one.reasons.get(name)) for name, value in one.figures.items()}
+    figures = {name: _figure(name, value, one.reasons.get(name)) for name, value in one.figures.items()}
     if price is not None:
         known = price if isinstance(price, Predicted) else None
         reason = price if isinstance(price, str) else None
-        figures["usd_per_million_output_tokens"] = figure("usd_per_million_output_tokens", known, reason)
+        figures["usd_per_million_output_tokens"] = _figure("usd_per_million_output_tokens", known, reason)
     return {
         "predicted": True,
         "hardware": one.deployment.hardware.name,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import platform
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -159,6 +160,16 @@ class Box(Record):
     kernel: Name
     architecture: Name
     python: Name
+
+    @classmethod
+    def here(cls) -> Self:
+        """Return this machine."""
+        return cls(
+            system=platform.system(),
+            kernel=platform.release(),
+            architecture=platform.machine(),
+            python=platform.python_version(),
+        )
 
 
 class RunRecord(Record):
