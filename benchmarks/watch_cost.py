@@ -2,8 +2,7 @@
 
 One worker decodes the same work all the time. In every other block the watch looks at the box before and
 after, and glances at the worker between requests, as a sweep does. Pairs of blocks are on, off and off, on
-by turns; each gives one ratio, the interval is Student's over pairs. ``--append FILE`` as in
-``sampler_effect.py``.
+by turns; each gives one ratio. Centre, interval and ``--append FILE`` as in ``sampler_effect.py``.
 
     python benchmarks/watch_cost.py --pairs 20
 """
@@ -17,10 +16,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import median
 from typing import Any
 
-from sampler_effect import ROOT, Decoder
+from sampler_effect import ROOT, Decoder, centre, spread
 
 WHAT = {"speed": "decode slower", "time": "time of a block longer"}
 
@@ -78,21 +77,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="of the worker; by default what it chooses")
     parser.add_argument("--append", type=Path, help="file of earlier pairs, to add to and to judge with")
     arguments = parser.parse_args()
-    from profiler.measure.distributions import student_t_quantile
-
     found = measure(arguments)
     if arguments.append:
         before = json.loads(arguments.append.read_text()) if arguments.append.exists() else {}
         found = {name: [*before.get(name, []), *values] for name, values in found.items()}
         arguments.append.write_text(json.dumps(found))
-    print("| with the watch | pairs | spread of a pair % | % | 95% interval | aim |")
+    print("| with the watch | pairs | half of the pairs within % | % | 95% interval | aim |")
     print("|---|---:|---:|---:|---:|---:|")
     for name, words in WHAT.items():
         logs = found[name]
-        mean = fmean(logs)
-        half = student_t_quantile(0.975, len(logs) - 1) * stdev(logs) / math.sqrt(len(logs))
-        cost = [100 * math.expm1(value) for value in (mean, mean - half, mean + half)]
-        print(f"| {words} | {len(logs)} | {100 * stdev(logs):.2f} | {cost[0]:.2f} "
+        cost = [100 * math.expm1(value) for value in centre(logs)]
+        print(f"| {words} | {len(logs)} | {100 * spread(logs):.2f} | {cost[0]:.2f} "
               f"| {cost[1]:.2f} to {cost[2]:.2f} | upper end below 2 |")  # fmt: skip
     print(f"\na look takes {1e3 * median(found['look_s']):.1f} ms, a glance between trials "
           f"{1e6 * median(found['glance_s']):.0f} us (medians of {len(found['look_s'])} and "
