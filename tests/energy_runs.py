@@ -16,13 +16,18 @@ WATTS = 300.0
 ENGINE = ("--engine", "fake", "--engine-option", "real_time=true", "--engine-option", "read_bandwidth=2e11")
 
 
-def gpu_environment(folder: Path) -> dict[str, str]:
-    """A library of one GPU that is always at :data:`WATTS`, too hot, and shared with somebody."""
+def gpu_environment(folder: Path, **more: object) -> dict[str, str]:
+    """A library of one GPU that is always at :data:`WATTS`, too hot, and shared with somebody.
+
+    Args:
+        folder: for library and configuration.
+        more: keys of the configuration.
+    """
     if compile_fake("fake_nvml.c", folder / "libnvidia-ml.so.1") is None:
         pytest.skip("the fake library needs a C compiler (cc or gcc)")
     config = {"t0": repr(time.monotonic()), "gpus": 1, "0.uuid": UUID, "0.profile": f"0:{WATTS}"}
     config |= {"0.update_ms": 20, "0.throttle": 0x20, "0.processes": 1, "0.pcie_lanes": 8}
-    write_config(folder / "fake.conf", config)
+    write_config(folder / "fake.conf", config | more)
     return {"LD_LIBRARY_PATH": str(folder), "FAKE_NVML_CONFIG": str(folder / "fake.conf")}
 
 

@@ -26,9 +26,7 @@ from profiler.sensors.npu_smi import NpuSmi
 
 _VENDOR = "0x19e5"
 _TOOLKIT = "/usr/local/Ascend/ascend-toolkit/latest"
-_NO_COUNTER = Unavailable(
-    "not_supported_by_device", "Ascend NPUs have no energy counter; energy is the integral of sampled power"
-)
+_NO_COUNTER = Unavailable("not_supported_by_device", "Ascend NPUs have no energy counter")
 
 
 class AscendBackend:

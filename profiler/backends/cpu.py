@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from profiler.backends.base import (
     BackendReport,
     Capability,
+    CapabilityName,
     Device,
     DeviceMemory,
     Json,
@@ -17,33 +19,42 @@ from profiler.backends.base import (
 )
 from profiler.backends.cgroup import Limits, read_limits
 from profiler.backends.cpu_state import (
-    Virtualisation,
     read_frequency,
     read_huge_pages,
     read_memory,
     read_virtualisation,
+    why_no_clocks,
 )
 from profiler.backends.cpu_topology import Topology, read_topology
 from profiler.backends.tree import Tree, format_cpu_list, parse_cpu_list, parse_fields
+from profiler.sensors.base import SensorInfo
+from profiler.sensors.box import sensor_root
+from profiler.sensors.cpu_sensors import CpuSensors
 from profiler.sensors.meters import meters_for
 from profiler.sensors.rapl_sensors import RaplSensors
 
-_SENSOR_DRIVERS = ("coretemp", "k10temp", "zenpower")
-_CPU0 = "/sys/devices/system/cpu/cpu0"
+# Capability -> (quantity of the source ``cpu``, where that reads it).
+_STATES: dict[CapabilityName, tuple[str, str]] = {
+    "clocks": ("clock", "cpufreq"),
+    "temperature": ("temperature", "hwmon"),
+    "throttling": ("throttle_count", "thermal_throttle"),
+}
 
 
 class CpuBackend:
     """The backend ``cpu``: always one device on Linux.
 
     Args:
-        root: where ``/proc``, ``/sys`` and ``/etc`` are.
+        root: where ``/proc``, ``/sys`` and ``/etc`` are; by default those of this machine, where only what
+            sensors show comes from ``AIPROF_SYSFS_ROOT``: the work is done here.
     """
 
     name = "cpu"
     verified = "verified on AMD EPYC (2 cores, KVM), 2026-11-23"
 
-    def __init__(self, root: Path = Path("/")) -> None:
-        self._tree = Tree(root)
+    def __init__(self, root: Path | None = None) -> None:
+        self._tree = Tree(root or Path("/"))
+        self._sensor_root = sensor_root() if root is None else str(root)
 
     def report(self) -> BackendReport:
         """Describe the CPU, its memory and the limits on this process."""
@@ -81,7 +92,8 @@ class CpuBackend:
         """Try each kind of reading once."""
         memory = self.memory(device)
         # Which counters are the CPU's is decided where sweeps decide it.
-        energy, *_ = meters_for(device, RaplSensors(str(self._tree.root)).probe())
+        energy, *_ = meters_for(device, RaplSensors(self._sensor_root).probe())
+        states = CpuSensors(self._sensor_root).probe()
         no_energy = energy.unavailable
         names = "+".join(info.device.removeprefix("cpu-") for info in energy.sensors)
         energy_source = None if no_energy is not None else f"rapl:{names}"
@@ -91,9 +103,7 @@ class CpuBackend:
             Capability("energy", energy_source, no_energy),
             # RAPL has no power reading; power is energy over time.
             Capability("power", energy_source and f"{energy_source} over time", no_energy),
-            self._clocks(),
-            self._temperature(),
-            self._throttling(),
+            *(self._state(states, name) for name in _STATES),
         )
 
     def _memory(self, limits: Limits) -> DeviceMemory | Unavailable:
@@ -138,7 +148,7 @@ class CpuBackend:
         if not topology.isa:
             unknown["isa"] = "the kernel lists no instruction set extensions that aiprof knows"
         if frequency.driver is None:
-            unknown["frequency"] = _no_cpufreq(virtualisation)
+            unknown["frequency"] = why_no_clocks(tree)
         elif frequency.boost is None:
             unknown["frequency.boost"] = f"the driver {frequency.driver} shows no boost switch"
         if virtualisation.virtual is None:
@@ -156,32 +166,14 @@ class CpuBackend:
             identity = f"{topology.model} {topology.physical_cores} {topology.logical_cpus}"
         return "cpu-" + hashlib.sha256(identity.encode()).hexdigest()[:12]
 
-    def _clocks(self) -> Capability:
-        if self._tree.integer(f"{_CPU0}/cpufreq/scaling_cur_freq"):
-            return Capability("clocks", "cpufreq", None)
-        reason = _no_cpufreq(read_virtualisation(self._tree))
-        return Capability("clocks", None, Unavailable("no_sensor", reason))
-
-    def _temperature(self) -> Capability:
-        for path in self._tree.glob("/sys/class/hwmon/hwmon*"):
-            name = self._tree.text(f"{path}/name")
-            if name in _SENSOR_DRIVERS and self._tree.integer(f"{path}/temp1_input") is not None:
-                return Capability("temperature", f"hwmon:{name}", None)
-        missing = Unavailable("no_sensor", "there is no CPU temperature sensor in /sys/class/hwmon")
-        if not read_virtualisation(self._tree).virtual:
-            missing = Unavailable(
-                missing.code, missing.text, "sudo modprobe coretemp (Intel) or k10temp (AMD)"
-            )
-        return Capability("temperature", None, missing)
-
-    def _throttling(self) -> Capability:
-        path = f"{_CPU0}/thermal_throttle/package_throttle_count"
-        if self._tree.integer(path) is not None:
-            return Capability("throttling", "thermal_throttle", None)
-        missing = Unavailable(
-            "no_sensor", "the kernel counts thermal throttling on Intel CPUs outside VMs only"
-        )
-        return Capability("throttling", None, missing)
+    def _state(self, infos: Sequence[SensorInfo], name: CapabilityName) -> Capability:
+        """Return whether any package shows it."""
+        quantity, source = _STATES[name]
+        own = [info for info in infos if info.key.endswith(f"/{quantity}")]
+        readable = next((info for info in own if info.unavailable is None), None)
+        if readable is None:
+            return Capability(name, None, own[0].unavailable)
+        return Capability(name, f"{source}:{readable.note}" if readable.note else source, None)
 
 
 _REASONS = {
@@ -195,12 +187,6 @@ _REASONS = {
     "usable_cpus": "/proc/self/status has no Cpus_allowed_list",
     "kernel": "there is no /proc/sys/kernel/osrelease",
 }
-
-
-def _no_cpufreq(virtualisation: Virtualisation) -> str:
-    if virtualisation.virtual:
-        return "a virtual machine does not see the clocks of the hardware"
-    return "there is no cpufreq driver; clocks are under the firmware's control"
 
 
 def _ratio(total: int | None, parts: int | None) -> float | None:

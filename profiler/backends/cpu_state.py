@@ -142,6 +142,13 @@ def read_frequency(tree: Tree) -> Frequency:
     )
 
 
+def why_no_clocks(tree: Tree) -> str:
+    """Return why a machine without a cpufreq driver shows no clocks."""
+    if read_virtualisation(tree).virtual:
+        return "a virtual machine does not see the clocks of the hardware"
+    return "there is no cpufreq driver; clocks are under the firmware's control"
+
+
 def _boost(tree: Tree, policies: list[str]) -> bool | None:
     no_turbo = tree.integer(f"{_CPUS}/intel_pstate/no_turbo")
     if no_turbo is not None:

@@ -33,7 +33,7 @@ from profiler.backends.links import Link, as_json
 from profiler.backends.tree import Tree
 from profiler.backends.visible import Visible, rocm_visible
 from profiler.sensors.amdsmi import AmdSmi
-from profiler.sensors.box import ROOT_VARIABLE
+from profiler.sensors.box import sensor_root
 
 _GROUPS = "add yourself to the groups render and video, then log in again"
 
@@ -52,7 +52,7 @@ class RocmBackend:
 
     def __init__(self, root: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
         self._environment = os.environ if environment is None else environment
-        self._tree = Tree(root or Path(os.environ.get(ROOT_VARIABLE) or "/"))
+        self._tree = Tree(root or Path(sensor_root()))
         self._amdsmi = AmdSmi()
 
     def report(self) -> BackendReport:

@@ -12,7 +12,10 @@ from rich.text import Text
 from profiler.backends.base import Capability, Unavailable
 from profiler.render.units import format_bytes, format_seconds
 from profiler.sensors.base import SensorInfo
+from profiler.sensors.box import ROOTED, sensor_root
+from profiler.sensors.health import health_name
 from profiler.sensors.survey import Surveyed
+from profiler.sensors.throttle import reasons
 
 # What a buyer asks for -> the kinds of sensors that show it, in the order of the capabilities.
 _KINDS = {
@@ -46,11 +49,18 @@ def print_sensors(
     rows = [row for one in capabilities for row in _rows(one, sensors)]
     # A source of its own may show what no capability names.
     known = {kind for kinds in _KINDS.values() for kind in kinds}
-    others = [one for one in sensors if one.info.kind not in known and one.unavailable is None]
-    if others:
-        names = dict.fromkeys(label(one.info) for one in others)
-        rows.append(("sampled too", Text(""), Text(", ".join(names), "dim")))
-    print_rows(console, "can be measured", rows, width)
+    others = [one for one in sensors if one.info.kind not in known]
+    readable = [one for one in others if one.unavailable is None]
+    if readable:
+        rows.append(("sampled too", Text(""), Text(", ").join(_briefly(one) for one in readable)))
+    rows += [sensor_row(one) for one in others if one.unavailable is not None]
+    elsewhere = f", by the files in {sensor_root()}" if any(_moved(one) for one in sensors) else ""
+    print_rows(console, f"can be measured{elsewhere}", rows, width)
+
+
+def _moved(one: Surveyed) -> bool:
+    """Whether a sensor is a file of another machine."""
+    return one.info.simulated and one.info.source in ROOTED and sensor_root() != "/"
 
 
 def print_rows(console: Console, title: str, rows: Sequence[Row], width: int) -> None:
@@ -89,8 +99,22 @@ def sentence(unavailable: Unavailable) -> str:
 def label(info: SensorInfo) -> str:
     """Return the sensor's short name: what it reads, and of which package where there are several."""
     name = info.key.rpartition("/")[2].partition("@")[0].replace("_", " ")
+    if info.scope == "platform":
+        return f"{name} of the platform"
     package = info.device.removeprefix("cpu-package-")
     return f"{name} {package}" if info.device.startswith("cpu-package-") else name
+
+
+def _briefly(one: Surveyed) -> Text:
+    """Return name and value of a state that no capability names."""
+    name, value = label(one.info), one.latest
+    if value is None:  # read where a phase of work ends
+        return Text(name, "dim")
+    if one.info.kind == "health":
+        return Text(f"{name} {health_name(int(value))}", "yellow" if value else "dim")
+    shown = show(value, one.info.unit)
+    of = f" of {one.info.nominal}" if one.info.kind == "link" and one.info.nominal else ""
+    return Text(f"{name} {shown}{of}", "dim")
 
 
 def show(value: float, unit: str) -> str:
@@ -115,13 +139,27 @@ def _rows(capability: Capability, sensors: Sequence[Surveyed]) -> Iterator[Row]:
         yield capability.name, Text("yes", "green"), Text(capability.source or "")
     else:
         reasons = [one.unavailable for one in own if one.unavailable is not None]
-        reason = (reasons or [capability.unavailable])[0]
-        yield capability.name, Text("no", "yellow"), Text(sentence(reason))
+        words = sentence((reasons or [capability.unavailable])[0])
+        if capability.name == "energy" and _has_power(sensors):
+            words += " Energy is then the integral of sampled power."
+        yield capability.name, Text("no", "yellow"), Text(words)
+
+
+def _state(info: SensorInfo, value: float) -> str:
+    """Return a value in words: of throttling its reasons."""
+    if info.unit != "bits":
+        return show(value, info.unit)
+    given = (code.removeprefix("throttled_") for code in reasons(info.source, int(value)))
+    return " and ".join(sorted(given)) or "none"
+
+
+def _has_power(sensors: Sequence[Surveyed]) -> bool:
+    return any(one.info.kind in _KINDS["power"] and one.unavailable is None for one in sensors)
 
 
 def _words(one: Surveyed) -> Text:
     info = one.info
-    parts = [] if one.now is None or info.unit == "bits" else [f"{show(one.now, info.unit)} now"]
+    parts = [] if one.now is None else [f"{_state(info, one.now)} now"]
     if one.check is not None and one.check.tick_s is not None:
         parts.append(f"new every {format_seconds(one.check.tick_s)}")
     if one.call_s is not None:

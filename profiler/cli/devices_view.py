@@ -101,8 +101,10 @@ def _print_device(
     title = Text.assemble(
         (f"{device.backend}:{device.ordinal}  {device.name}", "bold"), (f"  {device.key}", "dim")
     )
-    if device.simulated or any(one.info.simulated and one.unavailable is None for one in sensors):
+    if device.simulated:
         title.append("  SIMULATED", "bold yellow")
+    elif any(one.info.simulated and one.unavailable is None for one in sensors):
+        title.append("  SENSORS SIMULATED", "bold yellow")
     console.print(Padding(title, (0, 0, 0, 2)))
     rows = list(_device_rows(device))
     width = max(len(label) for label, _ in rows)

@@ -11,9 +11,11 @@ from profiler.measure.conditions import Watched, condition_flags, foreign_flag
 from profiler.measure.context import StartOutcome
 from profiler.measure.kept_reads import SensorColumns
 from profiler.measure.sensing import Sensing
+from profiler.measure.sensor_records import meter_flags
 from profiler.results.schema import Flag
 from profiler.sensors.base import SensorInfo
 from profiler.sensors.box import is_box_wide, names_of
+from profiler.sensors.self_check import SelfCheck
 
 # What is counted over the whole start rather than the trials: it says nothing about their speed.
 LONG_KINDS = ("ecc", "power_limit", "health")
@@ -65,9 +67,10 @@ class CaseWatch:
         self.origin_ns = sensing.begin_case()
 
     def flags(self, stretches: Sequence[Stretch]) -> list[Flag]:
-        """Return what the states of the device say against the stretches of work that count."""
+        """Return what device and sensors showed that speaks against the stretches of work that count."""
         watched: list[Watched] = []
         foreign: list[Flag] = []
+        checked: list[tuple[SensorInfo, SelfCheck]] = []
         for one in stretches:
             flag = foreign_flag(one.processes_before, one.processes_loaded, one.processes_after)
             foreign += [] if flag is None else [flag]
@@ -76,7 +79,9 @@ class CaseWatch:
             for info in self._sensing.states(*self._devices):
                 begin_ns, end_ns = one.whole_ns if info.kind in LONG_KINDS else one.working_ns
                 watched.append(Watched(info, self._sensing.series(info, begin_ns, end_ns).good()))
-        return [*condition_flags(watched), *foreign[:1], *self._restarts()]
+            for device in self._devices:
+                checked += self._sensing.check(device, *one.working_ns)
+        return [*condition_flags(watched), *meter_flags(checked), *foreign[:1], *self._restarts()]
 
     def _restarts(self) -> list[Flag]:
         deaths = self._sensing.deaths[self._deaths :]

@@ -12,6 +12,7 @@ import numpy as np
 
 from profiler.results.schema import Flag
 from profiler.sensors.base import SensorInfo
+from profiler.sensors.health import health_name
 from profiler.sensors.throttle import HARDWARE, POWER, THERMAL, reasons
 from profiler.sensors.ticks import Series
 
@@ -21,7 +22,6 @@ _FEWEST_READS = 6
 _CLOCK_CHANGE = 0.05
 # Between two steps a clock may rest for a moment; for longer it is held down.
 _BELOW_RATED = 0.25
-_HEALTH = ("ok", "warning", "alarm", "critical alarm")
 
 _HINTS = {
     THERMAL: "improve the cooling; the figures are those of a device that is too hot",
@@ -140,7 +140,7 @@ def _below_rated(one: Watched) -> list[Flag]:
 def _health(one: Watched) -> list[Flag]:
     if not len(one.reads) or (worst := int(one.reads.raw.max())) <= 0:
         return []
-    text = f"the device's own health was '{_HEALTH[min(worst, len(_HEALTH) - 1)]}' while the case ran"
+    text = f"the device's own health was '{health_name(worst)}' while the case ran"
     hint = (
         "see the vendor's tool for the cause (npu-smi info -t health); the figures are those of a sick device"
     )

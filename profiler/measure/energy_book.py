@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from profiler.backends.base import Unavailable
 from profiler.measure.amounts import Amount
 from profiler.measure.kept_reads import LIMIT
-from profiler.measure.sensing import reason_record
+from profiler.measure.sensor_records import reason_record
 from profiler.results.schema import EnergyRecord
 from profiler.results.sensor_record import Phase
 from profiler.sensors.base import Energy

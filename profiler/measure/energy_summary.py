@@ -134,7 +134,6 @@ _HINTS: dict[str, tuple[str, str]] = {
     "constant_reading": ("a power sensor never changed", "compare it with the vendor's own tool"),
     "aliasing_risk": ("decode steps and power readings may be in step", "compare with another batch"),
     "scope_module": ("the counter covers CPU, GPU and memory together", "compare only with the same scope"),
-    "sensor_disagrees": ("counter and power of the device differ", "compare with the vendor's own tool"),
 }
 
 

@@ -17,15 +17,15 @@ from profiler.measure.kept_reads import (
     interruption_records,
     kept,
     no_energy,
-    scale_record,
 )
 from profiler.measure.polled_memory import Polled, most_in_use
-from profiler.results.schema import BaselineRecord, EnergySpans, Measurement, Reason, SensorRecord
+from profiler.measure.sensor_records import sensor_record
+from profiler.results.schema import BaselineRecord, EnergySpans, Measurement, SensorRecord
 from profiler.sensors.base import Energy, Read, SensorInfo
 from profiler.sensors.box import BoxSensors, find_sensors, is_made_up
 from profiler.sensors.meters import DEVICE, Meter, meters_for, meters_of_several, state_sensors
 from profiler.sensors.sampler import Sampler
-from profiler.sensors.self_check import self_check
+from profiler.sensors.self_check import SelfCheck, power_beside, self_check
 from profiler.sensors.ticks import Series
 from profiler.sensors.totals import total
 from profiler.sensors.window import refuse_if_too_wide
@@ -35,6 +35,7 @@ MAX_RESTARTS = 3
 _BEFORE_NS = 2_000_000_000  # reads that are kept from before a case: the power then is known, too
 # Reads of one case are kept, however long it is; a week is longer than any.
 _HISTORY_S = 7 * 86_400.0
+_FOREVER_NS = 2**62
 _SETTLE_S = 0.2  # after the sampler's start, which is work too
 
 
@@ -229,42 +230,21 @@ class Sensing:
         self._sampler.find_ticks()
         infos = {info.key: info for info in self.box.infos} | self._sampler.infos
         sampled = {info.key for info in self.sampled}
-        return tuple(self._record(info, sampled=key in sampled) for key, info in infos.items())
-
-    def _record(self, info: SensorInfo, *, sampled: bool) -> SensorRecord:
-        why = info.unavailable
-        record = SensorRecord(
-            key=info.key, source=info.source, device=info.device, kind=info.kind, scope=info.scope,
-            unit=info.unit, sampled=sampled, note=info.note, simulated=info.simulated,
-            unavailable=None if why is None else reason_record(why),
-            reading=scale_record(info) if sampled else None,
-        )  # fmt: skip
-        reads = self._sampler.series(info.key) if sampled else None
-        if reads is None or not len(reads):
-            return record
-        check = self_check(info, reads, self._power_beside(info))
-        is_energy = info.kind in ("energy_counter", "power_instant", "power_average")
-        return record.model_copy(
-            update={
-                "reads_per_s": info.poll_hz,
-                "tick_s": check.tick_s if is_energy else None,
-                "call_median_s": check.call_median_s,
-                "call_p99_s": check.call_p99_s,
-                "relative_bound_1s": check.relative_bound_1s if is_energy else None,
-                "counter_to_power": check.counter_to_power,
-                "flags": check.flags if is_energy else (),
-            }
+        read = {key for key in sampled if len(self._sampler.series(key))}
+        return tuple(
+            sensor_record(info, self._check(info) if key in read else None, sampled=key in sampled)
+            for key, info in infos.items()
         )
 
-    def _power_beside(self, counter: SensorInfo) -> tuple[SensorInfo, Series] | None:
-        """Return the power sensor of the same device and scope with its reads, to hold a counter against."""
-        if counter.kind != "energy_counter":
-            return None
-        for info in self.sampled:
-            beside = (info.device, info.scope) == (counter.device, counter.scope)
-            if beside and info.kind in ("power_instant", "power_average"):
-                return info, self._sampler.series(info.key)
-        return None
+    def check(self, device: Device, t0_ns: int, t1_ns: int) -> list[tuple[SensorInfo, SelfCheck]]:
+        """Return the sensors of a device's own meter with what they showed between two moments."""
+        meter, *_ = self.meters(device)
+        return [(info, self._check(info, t0_ns, t1_ns)) for info in meter.sensors]
+
+    def _check(self, info: SensorInfo, t0_ns: int = 0, t1_ns: int = _FOREVER_NS) -> SelfCheck:
+        beside = power_beside(info, self.sampled)
+        other = None if beside is None else (beside, self.series(beside, t0_ns, t1_ns))
+        return self_check(info, self.series(info, t0_ns, t1_ns), other)
 
 
 def _moved(moments: Any, origin_ns: int) -> Any:
@@ -279,11 +259,6 @@ VIRTUAL_TIME = Unavailable(
     "the engine's time is made up, no sensor can follow it",
     "let it take real time: --engine-option real_time=true",
 )
-
-
-def reason_record(why: Unavailable) -> Reason:
-    """Return a refusal as it goes into the record."""
-    return Reason(code=why.code, text=why.text, remedy=why.remedy)
 
 
 def power_of(energy: Energy) -> Measurement:

@@ -13,8 +13,8 @@ from profiler.sensors.base import SensorInfo, missing
 ROOT_VARIABLE = "AIPROF_SYSFS_ROOT"
 """Names a tree with ``/sys`` and ``/proc`` of another machine for the sensors that are files."""
 
-# Sources that read files of the kernel; the others have no root to move.
-_ROOTED = ("rapl", "amdsmi", "cpu")
+ROOTED = ("rapl", "amdsmi", "cpu")
+"""Sources that read files of the kernel; the others have no root to move."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class BoxSensors:
         return [info for info in self.infos if info.device in names or is_box_wide(info)]
 
 
+def sensor_root() -> str:
+    """Return where ``/sys`` and ``/proc`` of sensors that are files lie: :data:`ROOT_VARIABLE`, or ``/``."""
+    return os.environ.get(ROOT_VARIABLE) or "/"
+
+
 def find_sensors(root: str | None = None) -> BoxSensors:
     """Ask every registered source; one that raises is reported, the others still answer.
 
@@ -47,12 +52,12 @@ def find_sensors(root: str | None = None) -> BoxSensors:
         root: where ``/sys`` and ``/proc`` are; by default :data:`ROOT_VARIABLE`, else ``/``. The sensors of
             any other root than ``/`` are simulated.
     """
-    root = root or os.environ.get(ROOT_VARIABLE) or "/"
+    root = root or sensor_root()
     infos: list[SensorInfo] = []
     options: dict[str, Mapping[str, Json]] = {}
     for name in registry.names("sensors"):
         try:
-            source = registry.load("sensors", name, **({"root": root} if name in _ROOTED else {}))
+            source = registry.load("sensors", name, **({"root": root} if name in ROOTED else {}))
             found = list(source.probe())
             options[name] = source.options()
         except Exception as error:  # a source of another package may fail in any way

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from profiler.backends.base import Json, Unavailable
+from profiler.backends.cpu_state import read_virtualisation, why_no_clocks
 from profiler.backends.tree import Tree
 from profiler.sensors.base import Kind, Read, SensorInfo, Unit
 from profiler.sensors.files import file_reader
@@ -18,14 +19,12 @@ from profiler.sensors.files import file_reader
 _CPUS = "/sys/devices/system/cpu"
 _POLL_HZ = 2.0
 _DRIVERS = ("coretemp", "k10temp", "zenpower")
-# quantity -> (kind, unit, SI per raw count, why a machine has none)
-_QUANTITIES: dict[str, tuple[Kind, Unit, float, str]] = {
-    "temperature": ("temperature", "degC", 1e-3, "there is no CPU temperature sensor in /sys/class/hwmon"),
-    "clock": ("clock", "Hz", 1e3, "there is no cpufreq driver; a virtual machine does not see clocks"),
-    "throttle_count": (
-        "throttle", "count", 1.0, "the kernel counts thermal throttling on Intel CPUs outside VMs only",
-    ),
-}  # fmt: skip
+# quantity -> (kind, unit, SI per raw count)
+_QUANTITIES: dict[str, tuple[Kind, Unit, float]] = {
+    "temperature": ("temperature", "degC", 1e-3),
+    "clock": ("clock", "Hz", 1e3),
+    "throttle_count": ("throttle", "count", 1.0),
+}
 
 
 class CpuSensors:
@@ -64,7 +63,8 @@ class CpuSensors:
         return readers
 
     def _describe(self, package: int, quantity: str) -> SensorInfo:
-        kind, unit, scale, _ = _QUANTITIES[quantity]
+        kind, unit, scale = _QUANTITIES[quantity]
+        driver = self._thermometer(package) if quantity == "temperature" else None
         read = self._reader(package, self._packages()[package], quantity)
         first = read if isinstance(read, Unavailable) else read()
         return SensorInfo(
@@ -78,6 +78,7 @@ class CpuSensors:
             poll_hz=_POLL_HZ,
             unavailable=first if isinstance(first, Unavailable) else None,
             simulated=self._root != "/",
+            note=(driver and self._tree.text(f"{driver}/name")) or "",
         )
 
     def _packages(self) -> dict[int, str]:
@@ -89,22 +90,34 @@ class CpuSensors:
         return found or {0: f"{_CPUS}/cpu0"}
 
     def _reader(self, package: int, cpu: str, quantity: str) -> Read | Unavailable:
+        driver = self._thermometer(package)
         paths = {
-            "temperature": self._temperature(package),
+            "temperature": driver and f"{driver}/temp1_input",
             "clock": f"{cpu}/cpufreq/scaling_cur_freq",
             "throttle_count": f"{cpu}/thermal_throttle/package_throttle_count",
         }
         path = paths[quantity]
         if path is None or not self._tree.exists(path):
-            return Unavailable("no_sensor", _QUANTITIES[quantity][3])
+            return self._why_none(quantity)
         return file_reader(self._tree.path(path), f"the {quantity} of CPU package {package}")
 
-    def _temperature(self, package: int) -> str | None:
-        """Return the file of a package: its own instance of the driver, in order of the packages."""
+    def _why_none(self, quantity: str) -> Unavailable:
+        """Return why this machine does not show a quantity."""
+        if quantity == "clock":
+            return Unavailable("no_sensor", why_no_clocks(self._tree))
+        if quantity == "throttle_count":
+            text = "the kernel counts thermal throttling on Intel CPUs outside VMs only"
+            return Unavailable("no_sensor", text)
+        virtual = read_virtualisation(self._tree).virtual
+        remedy = "" if virtual else "sudo modprobe coretemp (Intel) or k10temp (AMD)"
+        return Unavailable("no_sensor", "there is no CPU temperature sensor in /sys/class/hwmon", remedy)
+
+    def _thermometer(self, package: int) -> str | None:
+        """Return the folder of a package: its own instance of the driver, in order of the packages."""
         found = [
             path
             for path in self._tree.glob("/sys/class/hwmon/hwmon*")
             if self._tree.text(f"{path}/name") in _DRIVERS
         ]
         position = sorted(self._packages()).index(package)
-        return f"{found[position]}/temp1_input" if position < len(found) else None
+        return found[position] if position < len(found) else None

@@ -17,7 +17,7 @@ import struct
 from profiler.backends.base import Unavailable
 from profiler.backends.tree import Tree, parse_cpu_list
 from profiler.sensors.base import Read, Scope, SensorInfo
-from profiler.sensors.rapl import MAX_PACKAGE_POWER_W
+from profiler.sensors.rapl import MAX_PACKAGE_POWER_W, note_on
 
 _PMU = "/sys/bus/event_source/devices/power"
 _SYSCALL = {"x86_64": 298}
@@ -59,6 +59,7 @@ class PerfPower:
                         poll_hz=_POLL_HZ,
                         max_power_w=MAX_PACKAGE_POWER_W,
                         unavailable=opened if isinstance(opened, Unavailable) else None,
+                        note=note_on(self._tree),
                     )
                 )
         return sensors

@@ -13,6 +13,17 @@ POWERCAP = "/sys/class/powercap"
 # CPUs are specified at 500 W. Beyond it a fall of the counter is a reset, not a wrap.
 MAX_PACKAGE_POWER_W = 1000.0
 
+OF_A_GUEST = "shown by a hypervisor: an estimate, or the whole host's"
+
+
+def note_on(tree: Tree) -> str:
+    """Return what a reader of the counters should know, or "".
+
+    Few hypervisors show RAPL to a guest. QEMU makes up a package's counter from the host's and the time of
+    the guest's threads (``docs/specs/rapl-msr.rst`` of QEMU); others pass through that of the host.
+    """
+    return OF_A_GUEST if read_virtualisation(tree).virtual else ""
+
 
 def why_no_package(tree: Tree, listed: Sequence[str]) -> Unavailable:
     """Return why there is no package among the zones ``listed`` below :data:`POWERCAP`."""

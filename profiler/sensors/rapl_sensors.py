@@ -20,7 +20,7 @@ from profiler.backends.tree import Tree
 from profiler.sensors.base import Read, Scope, SensorInfo, missing
 from profiler.sensors.files import file_reader
 from profiler.sensors.perf import PerfPower
-from profiler.sensors.rapl import MAX_PACKAGE_POWER_W, POWERCAP, why_no_package
+from profiler.sensors.rapl import MAX_PACKAGE_POWER_W, POWERCAP, note_on, why_no_package
 
 _ZONE = re.compile(r"intel-rapl(?:-mmio)?:\d+(?::\d+)?")
 _PACKAGE = re.compile(r"package-\d+(?:-die-\d+)?")
@@ -136,6 +136,7 @@ class RaplSensors:
             max_power_w=limit_w,
             unavailable=first if isinstance(first, Unavailable) else None,
             simulated=self._root != "/",
+            note=note_on(self._tree),
         )
 
     def _without_mirrors(self, sensors: list[SensorInfo]) -> list[SensorInfo]:

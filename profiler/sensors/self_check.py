@@ -5,6 +5,7 @@ Pure functions on reads. A counter that fails is marked, never left out.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +98,23 @@ def self_check(info: SensorInfo, reads: Series, power: tuple[SensorInfo, Series]
         flags=tuple(flags),
         unavailable=whole.reason,
     )
+
+
+def power_beside(counter: SensorInfo, infos: Iterable[SensorInfo]) -> SensorInfo | None:
+    """Return the power sensor of the same device and scope that a counter is held against, or None."""
+    if counter.kind != "energy_counter":
+        return None
+    same = [
+        info
+        for info in infos
+        if (info.device, info.scope) == (counter.device, counter.scope) and info.unavailable is None
+    ]
+    # Power of the moment is of the same time as the counter; averages are of a while ago.
+    for kind in ("power_instant", "power_average"):
+        for info in same:
+            if info.kind == kind:
+                return info
+    return None
 
 
 def _energy(info: SensorInfo, reads: Series, t0_ns: int, t1_ns: int) -> Energy:

@@ -14,7 +14,7 @@ from profiler.backends.base import Device, Unavailable
 from profiler.sensors.base import SensorInfo
 from profiler.sensors.box import BoxSensors, names_of
 from profiler.sensors.sampler import Sampler
-from profiler.sensors.self_check import SelfCheck, self_check
+from profiler.sensors.self_check import SelfCheck, power_beside, self_check
 from profiler.sensors.ticks import Series
 
 QUICK_S = 1.5
@@ -119,26 +119,13 @@ def _judged(info: SensorInfo, infos: Sequence[SensorInfo], reads: dict[str, Seri
     latest = float(good.raw[-1]) * info.scale if len(good) else None
     check = None
     if info.unit in ("J", "W"):
-        check = self_check(info, own, _power_beside(info, infos, reads))
+        beside = power_beside(info, (other for other in infos if len(reads.get(other.key, ()))))
+        check = self_check(info, own, None if beside is None else (beside, reads[beside.key]))
         call_s = check.call_median_s
     else:
         times = sorted((own.t_after_ns - own.t_before_ns).tolist())
         call_s = times[len(times) // 2] * 1e-9 if times else None
     return Surveyed(info, latest, call_s, check)
-
-
-def _power_beside(
-    info: SensorInfo, infos: Sequence[SensorInfo], reads: dict[str, Series]
-) -> tuple[SensorInfo, Series] | None:
-    """Return the power sensor of the same device and scope that a counter is held against."""
-    if info.kind != "energy_counter":
-        return None
-    for kind in ("power_instant", "power_average"):
-        for other in infos:
-            same = other.device == info.device and other.scope == info.scope and other.kind == kind
-            if same and other.unavailable is None and len(reads[other.key]):
-                return other, reads[other.key]
-    return None
 
 
 def _faster(info: SensorInfo) -> SensorInfo:

@@ -235,6 +235,25 @@ def test_capabilities_of_a_server(tmp_path: Path) -> None:
     }
 
 
+def test_what_sensors_show_comes_from_where_the_sensors_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work is done on this machine, whose memory it takes; only sensors can be those of another tree."""
+    monkeypatch.setenv("AIPROF_SYSFS_ROOT", str(machines.intel_server(tmp_path)))
+    backend = CpuBackend()
+    [device] = backend.report().devices
+    found = {one.name: one for one in backend.capabilities(device)}
+    assert found["energy"].source == "rapl:package-0+package-1"
+    assert found["power"].source == "rapl:package-0+package-1 over time"
+    assert found["clocks"].source == "cpufreq"
+    monkeypatch.setenv("AIPROF_SYSFS_ROOT", "/")
+    [same] = CpuBackend().report().devices
+    assert (same.key, same.name) == (device.key, device.name)
+    memory = backend.memory(device)
+    assert isinstance(memory, DeviceMemory)
+    assert memory.total_bytes == device.memory_total_bytes
+
+
 def test_one_unreadable_package_leaves_no_sum(tmp_path: Path) -> None:
     root = machines.intel_server(tmp_path)
     (root / "sys/class/powercap/intel-rapl:2/energy_uj").write_text("garbage\n")

@@ -90,6 +90,8 @@ def test_states_of_the_chip_become_flags(run: Run) -> None:
     flags = {flag.code: flag for flag in case.flags}
     assert {"device_alarm", "clock_below_rated", "foreign_process", "simulated"} <= set(flags)
     assert all(flags[code].hint for code in ("device_alarm", "clock_below_rated", "foreign_process"))
+    if case.measurements["energy_j"].value is not None:
+        assert "may read low" in flags["sensor_caveat"].text
     assert case.measurements["max_sampled_device_bytes"].value == 4000 << 20
     reasons = {sensor.key: sensor.unavailable for sensor in run.record.sensors}
     for quantity in ("throttle_reasons", "power_limit"):

@@ -82,6 +82,17 @@ def test_states_of_the_device_become_flags(gpu_run: Run) -> None:
         assert all(flag.hint for flag in case.flags)
 
 
+def test_a_counter_that_its_power_sensor_contradicts_is_flagged_on_the_case(tmp_path: Path) -> None:
+    environment = gpu_environment(tmp_path, **{"0.gain": 1.8})
+    assert sweep(tmp_path / "run", "--device", "cuda", *ONE, environment=environment).returncode == 0
+    (case,) = read_run(tmp_path / "run").cases
+    found = {flag.code: flag for flag in case.flags}
+    if records_of(case, "trials").joules is None:
+        return  # a busy machine starved the sampler, which is said elsewhere
+    assert "1.8" in found["sensor_disagrees"].text
+    assert found["sensor_disagrees"].hint
+
+
 def test_memory_is_polled_and_stands_beside_its_prediction(gpu_run: Run) -> None:
     in_use = 8126464 + 956301312  # what the fake says is allocated, and what it reserves
     for case in gpu_run.cases:

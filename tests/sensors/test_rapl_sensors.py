@@ -139,6 +139,19 @@ def test_reasons_for_having_none(tmp_path: Path) -> None:
     assert code(probed(psys)["rapl:cpu/energy"]) == "not_supported_by_device"
 
 
+def test_a_guest_that_is_shown_a_counter_reads_it_and_says_what_it_may_be(tmp_path: Path) -> None:
+    root = machines.write(
+        machines.virtual_machine(tmp_path), machines.zone("intel-rapl:0", "package-0", 4_000_000)
+    )
+    info = probed(root)["rapl:package-0/energy"]
+    assert info.unavailable is None
+    assert "hypervisor" in info.note
+    assert probed(machines.intel_server(tmp_path / "metal"))["rapl:package-0/energy"].note == ""
+    # Zones of a guest among which is no package are the hypervisor's doing, too.
+    bare = machines.write(machines.virtual_machine(tmp_path / "x"), machines.zone("intel-rapl:0", "psys", 1))
+    assert code(probed(bare)["rapl:cpu/energy"]) == "virtualised"
+
+
 def test_mmio_counts_where_nothing_else_does(tmp_path: Path) -> None:
     root = machines.write(tmp_path, machines.zone("intel-rapl-mmio:0", "package-0", 4_000_000))
     assert probed(root)["rapl:package-0/energy"].unavailable is None

@@ -125,6 +125,28 @@ def test_sensors_are_shown_on_narrow_terminals(columns: int) -> None:
         assert words in text, (words, text)
 
 
+def test_nothing_is_denied_that_is_read(aiprof: Any) -> None:
+    """The packages of the tree are readable, so the machine's lack of them is no answer."""
+    process = aiprof({}, "devices", COLUMNS="160")
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    _, _, cpu = stdout.partition("cpu:0")
+    rows = {line.split()[0]: line.split()[1] for line in cpu.splitlines() if len(line.split()) > 1}
+    assert "SENSORS SIMULATED" in cpu.splitlines()[0]
+    assert rows["power"] == "yes"
+    assert "rapl:package-0 over time" in cpu
+    assert "virtual machines are not given" not in cpu
+
+
+def test_states_that_no_capability_names_are_shown_with_their_values(aiprof: Any) -> None:
+    process = aiprof({"0.throttle": 0x24, "1.pcie_lanes": 8}, "devices", COLUMNS="160")
+    stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    assert "power and thermal now" in stdout
+    assert "none now" in stdout
+    assert "pcie lanes 8 of 16" in stdout
+
+
 @pytest.mark.parametrize("columns", ["80", "60"])
 def test_the_doctor_fits_the_terminal(aiprof: Any, columns: str) -> None:
     process = aiprof({"1.gain": 1.6, "1.nvlinks": 18}, "devices", COLUMNS=columns)
