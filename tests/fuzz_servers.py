@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 def server_metrics() -> Target:
     """``/metrics`` before and after a load, up to the record of a start."""
     from profiler.engines.server_metrics import parse_metrics, since
-    from profiler.measure.served_figures import speculation_between
+    from profiler.measure.speculation import speculation_between
     from profiler.results.schema import MemoryReadings
 
     lines = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from profiler.backends.base import Device
@@ -139,6 +140,9 @@ def _check_speculation(parsed: dict[str, Any]) -> None:
             raise UsageError(f"--engine-option {key}: say how with speculative={'|'.join(SPECULATIVE)}")
     if method in ("eagle", "eagle3", "medusa", "draft_model") and "speculative_model" not in parsed:
         raise UsageError(f"--engine-option speculative={method}: needs speculative_model=FOLDER")
+    folder = parsed.get("speculative_model")
+    if folder is not None and not (Path(folder) / "config.json").is_file():
+        raise UsageError(f"--engine-option speculative_model={folder}: is no folder with a config.json")
 
 
 def _one_of(known: tuple[str, ...]) -> Callable[[str, str], str]:

@@ -9,6 +9,7 @@ from statistics import fmean
 from profiler.ceilings.matrix import matrix_ceiling_name
 from profiler.ceilings.roofline import bound, find_ceiling
 from profiler.measure.context import MeasuredStart
+from profiler.measure.speculation import NO_STEPS
 from profiler.measure.stats import Estimate, rate_interval
 from profiler.measure.summary import as_measurement, phase_time, why_no_phase
 from profiler.results.schema import CaseSpec, Ceiling, Flag, Measurement, TrialRecord, Work
@@ -73,6 +74,9 @@ def roofline(
         time = phase_time(outcomes, phase.value)
         if time is None:
             found |= {name: Measurement.missing(_unit(name), why_no_phase(outcomes)) for name in names}
+            continue
+        if phase.name == "decode" and spec.speculative is not None:
+            found |= {name: Measurement.missing(_unit(name), NO_STEPS) for name in names}
             continue
         mbu, mfu, attainable, headroom = names
         found[mbu] = _share(time, phase.moved_bytes, bytes_per_s, NO_BANDWIDTH, outcomes)

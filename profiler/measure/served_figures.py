@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from profiler.engines.server_metrics import ServerMetrics, since
 from profiler.measure.memory import memory_figures
+from profiler.measure.speculation import speculation_figures, speculation_flags
 from profiler.measure.summary import ONE_START_HINT
-from profiler.results.schema import CaseSpec, Flag, Measurement, ServerStart, Speculation
+from profiler.results.schema import CaseSpec, Flag, Measurement, ServerStart
 
 
 def server_figures(spec: CaseSpec, servers: Sequence[ServerStart]) -> dict[str, Measurement]:
@@ -24,38 +24,8 @@ def server_figures(spec: CaseSpec, servers: Sequence[ServerStart]) -> dict[str, 
         scope=scope,
     )
     figures = memory_figures(spec, [one.memory for one in servers], "server's processes")
-    return figures | {"server_ready_s": ready} | _speculation(spec, servers, scope)
-
-
-def _speculation(spec: CaseSpec, servers: Sequence[ServerStart], scope: str) -> dict[str, Measurement]:
-    """Return the acceptance of guessed tokens, and tokens per step; nothing without speculation."""
-    if spec.speculative is None:
-        return {}
-    units = {"speculative_acceptance": "ratio", "speculative_tokens_per_step": "tokens"}
-    known = [one.speculation for one in servers if one.speculation is not None]
-    drafts, guessed = sum(one.drafts for one in known), sum(one.draft_tokens for one in known)
-    if len(known) < len(servers) or not drafts or not guessed:
-        reason = "the server does not say, or guessed nothing"
-        return {name: Measurement.missing(unit, reason) for name, unit in units.items()}
-    accepted = sum(one.accepted_tokens for one in known)
-    values = (accepted / guessed, 1 + accepted / drafts)
-    return {
-        name: Measurement(value=value, unit=unit, n=drafts, method="counted by the server", scope=scope)
-        for (name, unit), value in zip(units.items(), values, strict=True)
-    }
-
-
-def speculation_between(
-    method: str | None, before: ServerMetrics, after: ServerMetrics
-) -> Speculation | None:
-    """Return what speculative decoding did between two looks, None without any or where it is not said."""
-    if method is None:
-        return None
-    drafts, guessed = since(before.drafts, after.drafts), since(before.draft_tokens, after.draft_tokens)
-    accepted = since(before.accepted_tokens, after.accepted_tokens)
-    if drafts is None or guessed is None or accepted is None:
-        return None
-    return Speculation(method=method, drafts=drafts, draft_tokens=guessed, accepted_tokens=accepted)
+    guessed = speculation_figures(spec, [one.speculation for one in servers])
+    return figures | {"server_ready_s": ready} | guessed
 
 
 def server_flags(spec: CaseSpec, servers: Sequence[ServerStart]) -> list[Flag]:
@@ -78,4 +48,4 @@ def server_flags(spec: CaseSpec, servers: Sequence[ServerStart]) -> list[Flag]:
         text = f"the server took {cached} prompt tokens from its prefix cache, which was asked to be off"
         hint = "find out which option of the engine turned it on"
         found.append(Flag(code="prefix_cache", text=text, hint=hint))
-    return found
+    return [*found, *speculation_flags(spec)]

@@ -24,9 +24,9 @@ from profiler.measure.case_watch import Stretch
 from profiler.measure.context import CaseContext, StartFailedError
 from profiler.measure.events import StageEntered
 from profiler.measure.served_energy import ServedEnergy
-from profiler.measure.served_figures import speculation_between
 from profiler.measure.served_memory import ServedMemory, largest
 from profiler.measure.served_plan import longest_request
+from profiler.measure.speculation import speculation_between
 from profiler.measure.start_watch import StartWatch
 from profiler.results.schema import EnergyRecord, Flag, ServerStart
 from profiler.workload.prompts import weights_seed

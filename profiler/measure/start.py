@@ -21,6 +21,7 @@ from profiler.measure.memory import Samples, free_bytes, readings, refuse_if_mis
 from profiler.measure.phase_energies import Run
 from profiler.measure.predicted import WARM_UP_SHARE
 from profiler.measure.repeated_prompt import repeat_prompt, reserve_s
+from profiler.measure.speculation import speculation_of_trials
 from profiler.measure.start_energy import StartEnergy
 from profiler.measure.start_watch import StartWatch
 from profiler.measure.steady import WarmUp, flags_after
@@ -39,6 +40,7 @@ class _Progress:
     stamps: list[list[int] | None] = field(default_factory=list)
     device_used: dict[str, list[int]] = field(default_factory=dict)
     host_used: list[int] = field(default_factory=list)
+    guessed: list[dict[str, Any] | None] = field(default_factory=list)
     longest_s: float = 0.0
 
 
@@ -132,6 +134,7 @@ class _Start:
             dummy_weights=loaded.get("dummy_weights") is True,
             memory=readings(loaded, memory, seen),
             box=self.watch.readings,
+            speculation=speculation_of_trials(context.spec.speculative, self.seen.guessed),
         )
         return StartOutcome(
             record=record,
@@ -267,6 +270,7 @@ class _Start:
         if not warm_up:
             self.power.ran(_stamps(result))
             self.watch.trial(_stamps(result))
+            self.seen.guessed.append(result.get("speculation"))
         return trial
 
     def _repeat(self, worker: WorkerProcess, purpose: str, number: int, output_tokens: int) -> Run:

@@ -9,6 +9,7 @@ from statistics import fmean
 from profiler.measure.context import MeasuredStart
 from profiler.measure.energy_summary import NO_DECODE, energy_flags, energy_measurements
 from profiler.measure.memory import memory_flags, memory_measurements
+from profiler.measure.speculation import speculation_figures, speculation_flags
 from profiler.measure.stats import Estimate, interval_from_starts, mean_interval, rate_interval
 from profiler.measure.steady import drift
 from profiler.results.schema import CaseSpec, Flag, Measurement, TrialRecord
@@ -65,6 +66,7 @@ def measurements(spec: CaseSpec, outcomes: Sequence[MeasuredStart]) -> dict[str,
     found["ttft_s"] = found["prefill_s"]
     found |= memory_measurements(spec, outcomes)
     found |= _loading(outcomes)
+    found |= speculation_figures(spec, [outcome.record.speculation for outcome in outcomes])
     energy = energy_measurements([outcome.energies for outcome in outcomes])
     if any(outcome.record.dummy_weights for outcome in outcomes):
         energy = {name: Measurement.missing(entry.unit, DUMMY) for name, entry in energy.items()}
@@ -154,7 +156,7 @@ def flags(spec: CaseSpec, outcomes: Sequence[MeasuredStart], target: float, *, s
     if len(outcomes) == 1:
         text = "one start: the interval speaks for this process only and is too narrow for comparing boxes"
         found.append(Flag(code="one_start", text=text, hint=ONE_START_HINT))
-    found += _engine_flags(outcomes)
+    found += [*_engine_flags(outcomes), *speculation_flags(spec)]
     for outcome in outcomes:
         found += _start_flags(outcome, target)
     return found + memory_flags(outcomes) + energy_flags([outcome.energies for outcome in outcomes])

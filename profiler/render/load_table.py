@@ -11,6 +11,7 @@ from rich.text import Text
 
 from profiler.analysis.slo_search import search_answer, verdict_of
 from profiler.render.devices import device_line, name_of
+from profiler.render.speculation import speculation_line
 from profiler.render.units import UNKNOWN, format_seconds
 from profiler.render.view import label
 from profiler.results.read import Run
@@ -31,7 +32,10 @@ def load_table(run: Run) -> RenderableType:
     if with_slo and served and served[0].served is not None:
         parts.append(Text(f"within {', '.join(served[0].served.slos)}", style="dim"))
     parts += [
-        Text(f"{case.spec.load_label}: {line}", style="dim") for case in served if (line := device_line(case))
+        Text(f"{case.spec.load_label}: {line}", style="dim")
+        for case in served
+        for line in (device_line(case), speculation_line(case))
+        if line
     ]
     answer = search_answer(run)
     if answer is not None:

@@ -30,6 +30,7 @@ _METRICS: Final = (
     ("tpot_s", "TPOT"),
     ("mfu", "MFU"),
     ("mbu", "MBU"),
+    ("speculative_acceptance", "guesses accepted"),
     ("peak_engine_bytes", "engine peak"),
     ("peak_process_bytes", "process peak"),
     ("power_mean_w", "power"),

@@ -22,6 +22,7 @@ _COLUMNS: Final = (
     ("output_tokens_per_s_steady", "output, steady", "tokens/s"),
     ("goodput_requests_per_s", "goodput", "requests/s"),
     ("slo_attainment", "kept limits", "ratio"),
+    ("speculative_acceptance", "guesses accepted", "ratio"),
 )
 
 

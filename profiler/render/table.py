@@ -31,9 +31,10 @@ def run_table(view: RunView) -> RenderableType:
             if row.extrapolated
         ]
         parts += [
-            Text(f"  {row.label}, batch {row.batch}: {row.devices}", style="dim")
+            Text(f"  {row.label}, batch {row.batch}: {line}", style="dim")
             for row in group.rows
-            if row.devices
+            for line in (row.devices, row.speculation)
+            if line
         ]
         if group.memory is not None:
             parts += [Text(f"Memory of {group.memory.label}", style="bold"), _memory_table(group.memory)]

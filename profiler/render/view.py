@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from profiler.render.devices import device_line, name_of
 from profiler.render.memory_rows import largest, memory_rows
 from profiler.render.report_numbers import half_width
+from profiler.render.speculation import speculation_line
 from profiler.render.units import format_bytes, format_rate, format_seconds
 from profiler.results.read import Run
 from profiler.results.schema import (
@@ -57,6 +58,7 @@ class Row:
     failure: str
     extrapolated: str = ""
     devices: str = ""
+    speculation: str = ""
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ def _row(case: CaseRecord, flags: Sequence[FlagView]) -> Row:
         failure=failure,
         extrapolated=_extrapolated(case),
         devices=device_line(case),
+        speculation=speculation_line(case),
     )
 
 

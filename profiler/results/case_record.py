@@ -20,7 +20,7 @@ from profiler.results.record_base import (
     Record,
 )
 from profiler.results.sensor_record import EnergyRecord, EnergySpans, PhaseRecord
-from profiler.results.served_record import ServedRecord
+from profiler.results.served_record import ServedRecord, Speculation
 
 
 class Work(Record):
@@ -106,6 +106,8 @@ class StartRecord(Record):
         dummy_weights: whether the engine made up weights of its own, which are not those of other engines.
         memory: what was read of the memory, or None where nothing was.
         box: what was seen of the box during the measured trials, or None where nothing was looked at.
+        speculation: what speculative decoding did in the measured trials, or None without any, or where the
+            engine does not count it.
         replaced_for: codes of what disturbed it, where a repeat counts in its place.
     """
 
@@ -124,6 +126,7 @@ class StartRecord(Record):
     dummy_weights: bool = False
     memory: MemoryReadings | None = None
     box: BoxReadings | None = None
+    speculation: Speculation | None = None
 
 
 class SamplesRef(Record):

@@ -73,7 +73,7 @@ class SloJudgement(Record):
 
 
 class Speculation(Record):
-    """What speculative decoding guessed and what of it was right, in the load of one start.
+    """What speculative decoding guessed and what of it was right, in the load or the trials of one start.
 
     Attributes:
         method: as vLLM names it (``ngram``, ``mtp``, ``eagle3``).

@@ -15,7 +15,17 @@ import os
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import host_memory, vllm_environment, vllm_model, vllm_scores, vllm_server, vllm_steps
+from . import (
+    host_memory,
+    vllm_devices,
+    vllm_environment,
+    vllm_model,
+    vllm_scores,
+    vllm_seen,
+    vllm_server,
+    vllm_speculation,
+    vllm_steps,
+)
 from .protocol import EngineError
 from .threads import default_threads
 
@@ -63,10 +73,10 @@ class VllmEngine:
 
         self._devices, self._probes = torch_devices, torch_probes
         self._device = torch_devices.require("cpu")
-        devices, failures = vllm_model.list_devices(torch_devices)
+        devices, failures = vllm_devices.list_devices(torch_devices)
         details = {
             "build": vllm_environment.installed_version() or "unknown",
-            "platform": vllm_model.platform_name(),
+            "platform": vllm_devices.platform_name(),
             "failed_device_runtimes": failures,
             **self._environment,
         }
@@ -95,7 +105,7 @@ class VllmEngine:
             self._devices.reset_peak(self._device)
         try:
             self._llm = self._vllm.LLM(model=folder, **plan.arguments(self._device.type))
-            seen = vllm_model.Seen(self._llm, plan)
+            seen = vllm_seen.Seen(self._llm, plan)
             seen.check()
         except Exception as error:
             self.unload({})
@@ -149,14 +159,19 @@ class VllmEngine:
         prompts, wanted = request["prompt_ids"], request["output_tokens"]
         self._plan.check(prompts, wanted)
         params = vllm_model.sampling(self._vllm, wanted)
+        engine, speculates = self._llm.llm_engine, self._plan.speculates
         self._runs += 1
         try:
-            done = vllm_steps.run(self._llm.llm_engine, prompts, params, "run-%d" % self._runs)
+            before = vllm_speculation.counted(engine) if speculates else None
+            done = vllm_steps.run(engine, prompts, params, "run-%d" % self._runs)
+            after = vllm_speculation.counted(engine) if speculates else None
         except EngineError:
             raise
         except Exception as error:
             raise _as_engine_error(error) from error
-        return _answer(done, bool(request.get("return_ids")))
+        guessed = vllm_speculation.between(before, after)
+        answer = _answer(done, bool(request.get("return_ids")))
+        return answer if guessed is None else {**answer, "speculation": guessed}
 
     def score(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """Return log-probabilities along given tokens; see :mod:`vllm_scores`.
@@ -206,7 +221,7 @@ class VllmEngine:
             "device_source": source,
         }
         if self._llm is not None and self._plan.fills_memory:
-            answer["kv_capacity_tokens"] = vllm_model.Seen(self._llm, self._plan).kv_tokens()
+            answer["kv_capacity_tokens"] = vllm_seen.Seen(self._llm, self._plan).kv_tokens()
         return answer
 
     def unload(self, request: Dict[str, Any]) -> Dict[str, Any]:
@@ -228,7 +243,7 @@ class VllmEngine:
             self._device = self._devices.require("cpu")
             return
         if self._visible is None:
-            os.environ.update(vllm_model.visible_only(list(names)))
+            os.environ.update(vllm_devices.visible_only(list(names)))
             self._visible = names
         at = names[0]
         if at not in self._visible or not set(names) <= set(self._visible):

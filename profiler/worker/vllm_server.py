@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any, Dict, List
 
-from . import vllm_model
+from . import vllm_devices, vllm_model, vllm_speculation
 from .threads import default_threads, one_cpu_per_core
 
 SERVED_MODEL = "model"
@@ -18,18 +18,15 @@ _BIND = "VLLM_CPU_OMP_THREADS_BIND"
 def command(plan: vllm_model.Plan, folder: str, devices: List[str]) -> Dict[str, Any]:
     """Return ``command`` (with ``{port}`` where that belongs), ``environment``, ``flags`` and so on.
 
-    ``flags`` are what stands in a record: without model folder, address and port.
+    ``flags`` are what stands in a record: without folders, address and port.
     """
-    flags = [
-        *_flags(plan.arguments(devices[0].partition(":")[0])),
-        # Sampling is the client's; a line per request would be work of the server.
-        "--generation-config", "vllm", "--disable-uvicorn-access-log",
-    ]  # fmt: skip
+    arguments = plan.arguments(devices[0].partition(":")[0])
+    flags = _flags(arguments)
     script = os.path.join(os.path.dirname(os.path.realpath(__file__)), "vllm_serve.py")
     address = ["--host", "127.0.0.1", "--port", "{port}", "--served-model-name", SERVED_MODEL]
     return {
         "command": [sys.executable, script, "serve", folder, *address, *flags],
-        "flags": flags,
+        "flags": _flags(vllm_speculation.without_place(arguments)),
         "environment": environment(plan, devices),
         "served_model": SERVED_MODEL,
         "ready_path": READY_PATH,
@@ -39,7 +36,7 @@ def command(plan: vllm_model.Plan, folder: str, devices: List[str]) -> Dict[str,
 def environment(plan: vllm_model.Plan, devices: List[str]) -> Dict[str, str]:
     """Return the variables that the server needs beyond the environment of aiprof."""
     if devices[0] != "cpu":
-        return {"AIPROF_THREADS": str(default_threads()), **vllm_model.visible_only(devices)}
+        return {"AIPROF_THREADS": str(default_threads()), **vllm_devices.visible_only(devices)}
     cpus = one_cpu_per_core()
     threads = min(plan.options.get("threads") or default_threads(), len(cpus))
     ranks = plan.parallel.devices
@@ -53,7 +50,7 @@ def environment(plan: vllm_model.Plan, devices: List[str]) -> Dict[str, str]:
 
 
 def _flags(arguments: Dict[str, Any]) -> List[str]:
-    """Turn keyword arguments of ``LLM`` into flags of ``vllm serve``."""
+    """Turn keyword arguments of ``LLM`` into flags of ``vllm serve``, and add those of every server."""
     flags: List[str] = []
     for name, value in arguments.items():
         flag = "--" + name.replace("_", "-")
@@ -65,4 +62,5 @@ def _flags(arguments: Dict[str, Any]) -> List[str]:
             flags += [flag, json.dumps(value, separators=(",", ":"))]
         else:
             flags += [flag, str(value)]
-    return flags
+    # Sampling is the client's; a line per request would be work of the server.
+    return [*flags, "--generation-config", "vllm", "--disable-uvicorn-access-log"]

@@ -49,13 +49,14 @@ class Stepped:
             )
         return None
 
-    def token_stamps(self) -> Optional[List[int]]:
-        """Return the stamp of each token, where all requests got theirs together, one a step."""
-        if self._single():
-            return self.stamps[-1:]
-        if all(tokens == 1 for given in self.given for tokens in given):
-            return self.stamps
-        return None
+    def token_stamps(self) -> List[int]:
+        """Return for each token when the last request had it: with guesses, steps give several or differ."""
+        found: List[int] = []
+        have = [0] * len(self.ids)
+        for at, stamp in enumerate(self.stamps):
+            have = [before + self.given[at][row] for row, before in enumerate(have)]
+            found += [stamp] * (min(have) - len(found))
+        return found
 
     def first_ns(self) -> int:
         """Return when all requests had their first token, where phases are not mixed."""

@@ -15,7 +15,7 @@ import pytest
 from profiler.engines.process import WorkerError, WorkerProcess
 from profiler.models.accounting import weights_bytes
 from profiler.models.formats import formats_for
-from profiler.worker import checkpoint_layout, vllm_steps
+from profiler.worker import checkpoint_layout, vllm_speculation, vllm_steps
 
 pytestmark = pytest.mark.torch
 FAKES = Path(__file__).resolve().parents[1] / "fakes"
@@ -149,6 +149,55 @@ def test_without_vllm_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     ):
         process.request("hello", TIMEOUT_S, engine="vllm", options={})
     assert caught.value.kind == "unsupported"
+
+
+def test_guessed_tokens_are_counted_and_every_token_has_a_stamp(
+    worker: WorkerProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    config = checkpoint_layout.config(dataclasses.asdict(ARCH), "float32")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    real = {"kind": "folder", "path": str(tmp_path)}
+    options = {"speculative": "ngram", "speculative_tokens": 4}
+    with pytest.raises(WorkerError, match="give --model a folder of real weights"):
+        load(worker, options=options)
+    plain = load(worker, weights=real)
+    alone = run(worker, batch=2, prompt=10, outputs=8)
+    assert "speculation" not in alone
+    loaded = load(worker, weights=real, options=options)
+    assert loaded["kv_cache_tokens"] >= plain["kv_cache_tokens"]
+    answer = run(worker, batch=2, prompt=10, outputs=8)
+    assert answer["output_ids"] == alone["output_ids"]
+    # One token from the prompt, then three a step: 1 + 3 + 3 + 1, of which the last has no room for guesses.
+    assert answer["speculation"] == {"drafts": 6, "draft_tokens": 24, "accepted_tokens": 8}
+    stamps = answer["step_ns"]
+    assert len(stamps) == 8
+    assert len(set(stamps)) == 4
+    assert (stamps[0], stamps[-1]) == (answer["first_token_ns"], answer["last_token_ns"])
+    again = run(worker, batch=1, prompt=10, outputs=8)
+    assert again["speculation"]["drafts"] == 3
+
+
+def test_a_token_is_stamped_when_the_last_request_has_it() -> None:
+    done = vllm_steps.Stepped(2)
+    done.ids, done.stamps = [[1, 2, 3], [4, 5, 6]], [10, 20, 30, 40]
+    done.given = [[1, 1], [2, 0], [0, 1], [0, 1]]
+    assert done.token_stamps() == [10, 30, 40]
+
+
+def test_the_model_that_guesses_has_room_in_the_cache_and_no_place_in_the_record(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"num_hidden_layers": 7}))
+    options = {"speculative": "draft_model", "speculative_tokens": 2, "speculative_model": str(tmp_path)}
+    assert vllm_speculation.cache_layers(options, 5) == 7
+    assert vllm_speculation.cache_layers({"speculative": "ngram"}, 5) == 0
+    assert vllm_speculation.cache_layers({"speculative": "mtp"}, 5) == 1
+    config = vllm_speculation.config(options)
+    assert config == {"method": "draft_model", "num_speculative_tokens": 2, "model": str(tmp_path)}
+    recorded = vllm_speculation.without_place({"speculative_config": config, **options})
+    assert recorded["speculative_config"]["model"] == recorded["speculative_model"] == tmp_path.name
+    assert str(tmp_path) not in json.dumps(recorded)
+    assert config["model"] == str(tmp_path)
+    assert vllm_speculation.between(None, {"drafts": 1}) is None
 
 
 def test_preempted_requests_leave_no_phases() -> None:

@@ -37,6 +37,7 @@ class LLM:
         gpu_memory_utilization: float = 0.9,
         kv_cache_memory_bytes: int | None = None,
         load_format: str = "auto",
+        speculative_config: dict[str, Any] | None = None,
     ) -> None:
         config = json.loads((Path(model) / "config.json").read_text())
         if load_format != "dummy" and not (Path(model) / "model.safetensors").exists():
@@ -50,7 +51,8 @@ class LLM:
             raise ValueError("No available memory for the cache blocks.")
         budget = max_num_batched_tokens or min(4096, max_num_seqs * max_model_len)
         quantised = config.get("quantization_config", {}).get("quant_method")
-        self.llm_engine = LLMEngine(config["vocab_size"], budget)
+        guessed = 0 if speculative_config is None else speculative_config["num_speculative_tokens"]
+        self.llm_engine = LLMEngine(config["vocab_size"], budget, guessed)
         self.llm_engine.vllm_config = SimpleNamespace(
             model_config=SimpleNamespace(
                 quantization=quantised, enforce_eager=enforce_eager, max_model_len=max_model_len
@@ -71,10 +73,15 @@ def _logprobs(request: Any) -> dict[int, Any]:
 
 
 class LLMEngine:
-    """Steps through requests; ``engine_core.shutdown`` ends it."""
+    """Steps through requests; ``engine_core.shutdown`` ends it.
 
-    def __init__(self, vocabulary: int, budget: int) -> None:
-        self.vocabulary, self.budget = vocabulary, budget
+    Args:
+        guessed: tokens that each decode step of a request guesses; half of them, rounded down, are right.
+    """
+
+    def __init__(self, vocabulary: int, budget: int, guessed: int) -> None:
+        self.vocabulary, self.budget, self.guessed = vocabulary, budget, guessed
+        self.counters = dict.fromkeys(("num_drafts", "num_draft_tokens", "num_accepted_tokens"), 0)
         self.requests: dict[str, Any] = {}
         self.vllm_config: Any = None
         self.model_executor: Any = None
@@ -90,6 +97,17 @@ class LLMEngine:
         self.requests[request_id] = SimpleNamespace(
             ids=list(prompt["prompt_token_ids"]), done=0, given=0, params=params, metrics=metrics
         )
+
+    def get_metrics(self) -> list[Any]:
+        names = SimpleNamespace(name="vllm:num_preemptions", value=0)
+        return [
+            names,
+            *(
+                SimpleNamespace(name=f"vllm:spec_decode_{name}", value=count)
+                for name, count in self.counters.items()
+                if self.guessed
+            ),
+        ]
 
     def has_unfinished_requests(self) -> bool:
         return bool(self.requests)
@@ -107,8 +125,14 @@ class LLMEngine:
             request.done += min(taken, prompt_left)
             if request.done < len(request.ids):
                 continue
-            token = (sum(request.ids) + request.given) % self.vocabulary
-            request.given += 1
+            first = (sum(request.ids) + request.given) % self.vocabulary
+            tokens = [first]
+            if self.guessed and request.given:
+                right = min(self.guessed // 2, request.params.max_tokens - request.given - 1)
+                tokens += [(first + further) % self.vocabulary for further in range(1, right + 1)]
+                for name_of, count in zip(self.counters, (1, self.guessed, right), strict=True):
+                    self.counters[name_of] += count
+            request.given += len(tokens)
             request.metrics.first_token_ts = request.metrics.first_token_ts or time.monotonic()
             request.metrics.last_token_ts = time.monotonic()
             finished = request.given == request.params.max_tokens
@@ -116,7 +140,7 @@ class LLMEngine:
                 SimpleNamespace(
                     request_id=name,
                     finished=finished,
-                    outputs=[SimpleNamespace(token_ids=[token], logprobs=[_logprobs(request)])],
+                    outputs=[SimpleNamespace(token_ids=tokens, logprobs=[_logprobs(request)])],
                     metrics=request.metrics,
                 )
             )
