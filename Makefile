@@ -6,6 +6,9 @@
 # PIP_ARGS goes to that one pip call only. TORCH= (empty) leaves PyTorch out altogether.
 TORCH ?= torch==2.13.0
 PIP_ARGS ?=
+# Without fit_prediction (writes package data), fuzz_readers (runs for hours) and what needs other software.
+BENCHMARKS ?= ci_coverage steady_state comparison gate_errors load_intervals energy_truth sampler_cost \
+	sampler_effect watch_cost by_hand fidelity_noise load_clients prediction
 PYTHON ?= python3
 VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
@@ -46,8 +49,8 @@ lint: $(VENV)/.test  ## ruff and mypy
 
 check: lint test  ## what CI runs
 
-bench: $(VENV)/.test  ## the benchmarks, each printing its table
-	@for script in benchmarks/*.py; do echo "== $$script"; $(bin)/python $$script || exit 1; done
+bench: $(VENV)/.test  ## the benchmarks that need nothing else, each printing its table (BENCHMARKS="..." for some)
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(bin)/python benchmarks/$$name.py || exit 1; done
 
 # PyTorch first: the wheel wants exactly that build and would otherwise bring one for CUDA. The vision and
 # audio packages that it asks for are built for CUDA, break `import transformers` here and serve no text model.

@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any, Final
 
 from profiler.models.accounting import decode_step_bytes
@@ -146,34 +145,6 @@ class Check:
         return {"largest difference": f"{error:.2g}", "largest logit": f"{float(expected.abs().max()):.2g}",
                 "result": verdict}  # fmt: skip
 
-    def energy(self, arch: Architecture) -> dict[str, Any]:
-        """Hold NVML's energy counter against its power readings while a model decodes."""
-        import pynvml
-
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(self.device.partition(":")[2] or 0))
-        self.load(arch, "bf16", (PROMPT, OUTPUT))
-        powers: list[float] = []
-        done = threading.Event()
-
-        def sample() -> None:
-            while not done.wait(0.02):
-                powers.append(pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3)
-
-        sampler = threading.Thread(target=sample)
-        self.run(arch, PROMPT, OUTPUT)
-        sampler.start()
-        began, counter = time.monotonic(), pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-        while time.monotonic() - began < 6.0:
-            self.run(arch, PROMPT, OUTPUT)
-        joules = (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - counter) / 1e3
-        seconds = time.monotonic() - began
-        done.set()
-        sampler.join()
-        by_power = mean(powers) * seconds
-        return {"counter": f"{joules:.0f} J", "power x time": f"{by_power:.0f} J",
-                "ratio": f"{joules / by_power:.3f}", "samples": len(powers)}  # fmt: skip
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -181,7 +152,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--seconds", type=float, default=510.0)
+    parser.add_argument("--seconds", type=float, default=360.0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     architectures = {name: catalogue()[name].architecture for name in arguments.models}
@@ -204,8 +175,6 @@ def main() -> None:
             arguments.json.write_text(
                 json.dumps({**check.found, "rows": check.rows}, indent=1, default=str) + "\n"
             )
-    if arguments.device != "cpu":
-        check.part("NVML energy counter", lambda: check.energy(smallest))
     if arguments.json:
         arguments.json.write_text(
             json.dumps({**check.found, "rows": check.rows}, indent=1, default=str) + "\n"

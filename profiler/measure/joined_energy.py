@@ -13,10 +13,9 @@ from dataclasses import dataclass, field, replace
 from profiler.backends.base import Unavailable
 from profiler.errors import UsageError
 from profiler.results.schema import CaseRecord
-from profiler.sensors.base import Energy, Kind, SensorInfo
+from profiler.sensors.base import ENERGY_KINDS, Energy, SensorInfo
 from profiler.sensors.recording import Recording
 
-_BEST_FIRST: tuple[Kind, ...] = ("energy_counter", "power_instant", "power_average")
 # Parts of one kind on different machines or in different slots; they cover nothing of each other.
 _SUMMED = (("devices", ("chip", "board", "module", "socket")), ("CPUs", ("package",)), ("walls", ("wall",)))
 
@@ -142,7 +141,7 @@ def _joined(case: CaseRecord, recordings: Sequence[tuple[str, Recording]], clock
 def _meters(recording: Recording) -> list[SensorInfo]:
     """Return the best sensor of each part of the box: a counter, else power."""
     found: dict[tuple[str, str], SensorInfo] = {}
-    for kind in _BEST_FIRST:
+    for kind in ENERGY_KINDS:
         for info in recording.header.sensors:
             if info.kind == kind and info.unavailable is None:
                 found.setdefault((info.device, info.scope), info)

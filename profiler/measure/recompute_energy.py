@@ -16,7 +16,7 @@ from profiler.measure.polled_memory import most_in_use, sampled_figures
 from profiler.measure.served_energy import load_energies
 from profiler.measure.start_energy import working_ns
 from profiler.results.schema import CaseRecord, EnergyRecord, EnergySpans, Measurement, RunRecord, StartRecord
-from profiler.sensors.base import Scope, SensorInfo
+from profiler.sensors.base import ENERGY_KINDS, Scope, SensorInfo
 from profiler.sensors.meters import Meter
 
 # Why there is no energy, where the reads alone cannot show it: what stood in the way is not in them.
@@ -24,7 +24,6 @@ _UNSEEN = frozenset({"simulated", "virtual_time", "sampler_died", "suspended"})
 _FIELDS = ("joules", "bound_j", "net_j", "net_bound_j", "window_s", "active_s", "tick_s")
 _EXACT = ("scope", "tokens", "method", "n_ticks", "flags", "simulated")
 _FOREVER_NS = 2**53
-_ENERGY_KINDS = ("energy_counter", "power_instant", "power_average")
 
 
 def energy_faults(
@@ -124,7 +123,7 @@ def _states(run: RunRecord, case: CaseRecord) -> dict[str, SensorInfo]:
         info.key: info
         for record in run.sensors
         if (info := info_from(record)) is not None
-        and info.kind not in _ENERGY_KINDS
+        and info.kind not in ENERGY_KINDS
         and (info.source == "cpu") == of_cpu
     }
 

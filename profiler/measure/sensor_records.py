@@ -7,10 +7,8 @@ from collections.abc import Iterable
 from profiler.backends.base import Unavailable
 from profiler.measure.kept_reads import scale_record
 from profiler.results.schema import Flag, Reason, SensorRecord
-from profiler.sensors.base import SensorInfo
+from profiler.sensors.base import ENERGY_KINDS, SensorInfo
 from profiler.sensors.self_check import SelfCheck
-
-_ENERGY_KINDS = ("energy_counter", "power_instant", "power_average")
 
 
 def reason_record(why: Unavailable) -> Reason:
@@ -35,7 +33,7 @@ def sensor_record(info: SensorInfo, check: SelfCheck | None, *, sampled: bool) -
     )  # fmt: skip
     if check is None:
         return record
-    is_energy = info.kind in _ENERGY_KINDS
+    is_energy = info.kind in ENERGY_KINDS
     return record.model_copy(
         update={
             "reads_per_s": info.poll_hz,

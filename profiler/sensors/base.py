@@ -28,6 +28,8 @@ Kind = Literal[
     "link",
     "processes",
 ]
+# What gives energy over a window, the best first.
+ENERGY_KINDS: tuple[Kind, ...] = ("energy_counter", "power_instant", "power_average")
 Unit = Literal["J", "W", "bytes", "Hz", "degC", "bits", "count"]
 Method = Literal["counter_tick_interpolated", "power_integral", "none"]
 

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from profiler.backends.base import Device, Unavailable
-from profiler.sensors.base import Kind, Scope, SensorInfo
+from profiler.sensors.base import ENERGY_KINDS, Scope, SensorInfo
 from profiler.sensors.box import is_box_wide, is_made_up, names_of
 
 DEVICE = "device"
 """What the meter of the device under test covers."""
 
 # A counter misses nothing; of power readings those of the moment work for shorter windows.
-_BEST_FIRST: tuple[Kind, ...] = ("energy_counter", "power_instant", "power_average")
 _OF_A_DEVICE: tuple[Scope, ...] = ("chip", "board", "module", "socket")
 
 
@@ -47,7 +46,7 @@ def meters_for(device: Device, infos: Sequence[SensorInfo]) -> tuple[Meter, ...]
         device: under test.
         infos: all sensors of the box.
     """
-    energy = [info for info in infos if info.kind in _BEST_FIRST]
+    energy = [info for info in infos if info.kind in ENERGY_KINDS]
     packages = _box_meters(energy)
     own = _own_meter(device, energy, packages)
     others = [meter for meter in packages if meter.sensors != own.sensors]
@@ -96,7 +95,7 @@ def state_sensors(device: Device, infos: Sequence[SensorInfo]) -> list[SensorInf
         info
         for info in infos
         if info.unavailable is None
-        and info.kind not in _BEST_FIRST
+        and info.kind not in ENERGY_KINDS
         and (info.device in names or (device.backend == "cpu" and info.source == "cpu"))
     ]
 
@@ -109,7 +108,7 @@ def _own_meter(device: Device, infos: Sequence[SensorInfo], box: Sequence[Meter]
         return _of_the_cpu(infos, box)
     names = names_of(device)
     own = [info for info in infos if info.device in names]
-    for kind in _BEST_FIRST:
+    for kind in ENERGY_KINDS:
         readable = [info for info in own if info.kind == kind and info.unavailable is None]
         if readable:
             return Meter(DEVICE, readable[0].scope, (readable[0],))
@@ -162,7 +161,7 @@ def _box_meters(infos: Sequence[SensorInfo]) -> list[Meter]:
         if scope == "package" and (len(group) > 1 or not whole):
             meters += [Meter(info.device, info.scope, (info,)) for info in group]
     walls: dict[str, SensorInfo] = {}
-    for kind in _BEST_FIRST:
+    for kind in ENERGY_KINDS:
         for info in readable:
             if info.scope == "wall" and info.kind == kind:
                 # One controller shows power and energy of the same chassis.

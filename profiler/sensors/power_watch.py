@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from profiler.backends.base import Device, Unavailable
-from profiler.sensors.base import Energy, Kind, SensorInfo
+from profiler.sensors.base import ENERGY_KINDS, Energy, Kind, SensorInfo
 from profiler.sensors.box import names_of
 from profiler.sensors.sampler import Sampler
 
-_BEST_FIRST: tuple[Kind, ...] = ("energy_counter", "power_instant", "power_average")
 _LIVE_S = 1.0
 # Counters tick up to ten times a second; power of the last second is that of a second that has been seen.
 _BEHIND_S = 0.3
@@ -92,7 +91,7 @@ def lines_of(infos: Sequence[SensorInfo], devices: Sequence[Device]) -> list[Lin
     order = {name: at for at, one in enumerate(devices) for name in names_of(one)}
     readable = [info for info in infos if info.unavailable is None and info.poll_hz > 0]
     found: dict[tuple[str, str], Line] = {}
-    for kind in _BEST_FIRST:
+    for kind in ENERGY_KINDS:
         for info in readable:
             place = (info.device, info.scope)
             if info.kind != kind or place in found:
@@ -103,7 +102,7 @@ def lines_of(infos: Sequence[SensorInfo], devices: Sequence[Device]) -> list[Lin
             states = {
                 other.kind: other
                 for other in reversed(readable)
-                if other.device == info.device and other.kind not in _BEST_FIRST
+                if other.device == info.device and other.kind not in ENERGY_KINDS
             }
             found[place] = Line(name, info.device, info, states if info.scope != "dram" else {})
     return sorted(found.values(), key=lambda line: order.get(line.device, len(order)))

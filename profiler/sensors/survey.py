@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from profiler.backends.base import Device, Unavailable
-from profiler.sensors.base import SensorInfo
+from profiler.sensors.base import ENERGY_KINDS, SensorInfo
 from profiler.sensors.box import BoxSensors, names_of
 from profiler.sensors.sampler import Sampler
 from profiler.sensors.self_check import SelfCheck, power_beside, self_check
@@ -63,6 +63,8 @@ class Surveyed:
             return self._why_no_energy(self.check.unavailable)
         bound = self.check.relative_bound_1s
         if bound is None:
+            if self.info.average_window_s:
+                return self._averages(self.info.average_window_s)
             return "how accurate it is takes a longer look: --check"
         size = f"±{bound:.1%}" if bound >= 0.0005 else "under ±0.1%"
         words = f"energy of a 1 s phase: {size}"
@@ -73,11 +75,14 @@ class Surveyed:
 
     def _why_no_energy(self, reason: Unavailable) -> str:
         if reason.code == "window_too_short" and self.info.average_window_s:
-            seconds = self.info.average_window_s
-            return f"averages over {seconds:.2g} s: good for phases of {5 * seconds:.2g} s and more"
+            return self._averages(self.info.average_window_s)
         if reason.code in ("window_not_covered", "no_samples") and self.latest is not None:
             return "no new value during this look: it stands still, or is slow (--check looks longer)"
         return reason.text + (f" ({reason.remedy})" if reason.remedy else "")
+
+    @staticmethod
+    def _averages(seconds: float) -> str:
+        return f"averages over {seconds:.2g} s: good for phases of {5 * seconds:.2g} s and more"
 
 
 def survey(box: BoxSensors, seconds: float = QUICK_S) -> list[Surveyed]:
@@ -87,7 +92,7 @@ def survey(box: BoxSensors, seconds: float = QUICK_S) -> list[Surveyed]:
         box: the sensors.
         seconds: how long to read; nothing is waited for where no sensor can be read.
     """
-    wanted = [_faster(info) for info in box.infos]
+    wanted = [faster(info) for info in box.infos]
     if not any(info.unavailable is None and info.poll_hz > 0 for info in wanted):
         return [Surveyed(info, None, None, None) for info in box.infos]
     with Sampler(wanted, box.options) as sampler:
@@ -111,6 +116,13 @@ def sensors_of(device: Device, surveyed: Sequence[Surveyed]) -> list[Surveyed]:
     return [one for one in surveyed if one.info.device in names]
 
 
+def faster(info: SensorInfo) -> SensorInfo:
+    """Return a device's power sensor as read often enough for a short look; others keep their pace."""
+    if info.unit == "W" and info.scope in _OF_A_DEVICE and 2 <= info.poll_hz < _POWER_HZ:
+        return replace(info, poll_hz=_POWER_HZ)
+    return info
+
+
 def _judged(info: SensorInfo, infos: Sequence[SensorInfo], reads: dict[str, Series]) -> Surveyed:
     if info.unavailable is not None:
         return Surveyed(info, None, None, None)
@@ -118,7 +130,7 @@ def _judged(info: SensorInfo, infos: Sequence[SensorInfo], reads: dict[str, Seri
     good = own.good()
     latest = float(good.raw[-1]) * info.scale if len(good) else None
     check = None
-    if info.unit in ("J", "W"):
+    if info.kind in ENERGY_KINDS:
         beside = power_beside(info, (other for other in infos if len(reads.get(other.key, ()))))
         check = self_check(info, own, None if beside is None else (beside, reads[beside.key]))
         call_s = check.call_median_s
@@ -126,10 +138,3 @@ def _judged(info: SensorInfo, infos: Sequence[SensorInfo], reads: dict[str, Seri
         times = sorted((own.t_after_ns - own.t_before_ns).tolist())
         call_s = times[len(times) // 2] * 1e-9 if times else None
     return Surveyed(info, latest, call_s, check)
-
-
-def _faster(info: SensorInfo) -> SensorInfo:
-    """Read power of a device often enough for a short look; programs and servers keep their pace."""
-    if info.unit == "W" and info.scope in _OF_A_DEVICE and 2 <= info.poll_hz < _POWER_HZ:
-        return replace(info, poll_hz=_POWER_HZ)
-    return info

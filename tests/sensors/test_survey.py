@@ -23,6 +23,7 @@ from profiler.sensors.ticks import Series, series
 SEED = 20261123
 POWER = replace(COUNTER, key="test:device/power", kind="power_instant", unit="W", scale=0.1, poll_hz=20.0)
 AVERAGE = replace(POWER, key="test:device/average", kind="power_average", average_window_s=1.0)
+LIMIT = replace(POWER, key="test:device/limit", kind="power_limit")
 CLOCK = replace(COUNTER, key="test:device/clock", kind="clock", unit="Hz", scale=1e6, poll_hz=2.0)
 
 
@@ -52,6 +53,20 @@ def test_sensors_are_told_what_they_are_worth() -> None:
     assert average.accuracy() == "averages over 1 s: good for phases of 5 s and more"
     assert clock.call_s == pytest.approx(30e-6)
     assert (clock.latest, clock.accuracy()) == (1.98e9, None)
+
+
+def test_a_power_limit_is_no_power() -> None:
+    steady = series([(at * 10**7, at * 10**7 + 1000, 7000, 0) for at in range(300)])
+    [limit] = judge([LIMIT], {LIMIT.key: steady})
+    assert (limit.latest, limit.check, limit.accuracy()) == (700.0, None, None)
+
+
+def test_averages_over_a_second_are_not_promised_for_a_second_however_long_the_look() -> None:
+    steady = series([(at * 5 * 10**7, at * 5 * 10**7 + 1000, 1000 + at % 3, 0) for at in range(400)])
+    [average] = judge([AVERAGE], {AVERAGE.key: steady})
+    assert average.check is not None
+    assert average.check.power_mean_w == pytest.approx(100.1, abs=0.1)
+    assert average.accuracy() == "averages over 1 s: good for phases of 5 s and more"
 
 
 def test_a_counter_that_stands_still_is_no_accuracy() -> None:
