@@ -89,6 +89,16 @@ def find_nodes(tree: Tree) -> list[Node]:
     return nodes
 
 
+def compute_numbers(tree: Tree, card: Card) -> list[int]:
+    """Return the ids (``gpu_id``) by which the compute driver knows a GPU; a partitioned one has several."""
+    numbers = [
+        tree.integer(f"{_KFD}/{node.number}/gpu_id")
+        for node in find_nodes(tree)
+        if node.pci_address == card.pci_address and node.number is not None
+    ]
+    return [number for number in numbers if number]
+
+
 def find_links(tree: Tree, node: Node, nodes: Sequence[Node]) -> list[Link]:
     """Return the links of a compute node to other nodes, xGMI and PCIe.
 

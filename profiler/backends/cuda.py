@@ -17,6 +17,7 @@ from profiler.backends.base import (
     Json,
     Unavailable,
 )
+from profiler.backends.cpu import CpuBackend
 from profiler.backends.cuda_gpus import (
     CLOCK_SM,
     Gpu,
@@ -34,6 +35,7 @@ from profiler.backends.visible import Visible, cuda_visible
 from profiler.sensors.nvml import Nvml
 
 _TEMPERATURE_GPU = 0  # nvmlTemperatureSensors_t
+_SHARED = " (the system's: NVML shows no memory of this GPU)"
 _MIG_SENSOR = Unavailable(
     "mig_instance",
     "a MIG instance has no energy or power sensor of its own; the GPU's covers all instances",
@@ -129,11 +131,13 @@ class CudaBackend:
                 return DeviceMemory(memory["total"], memory["free"], f"nvml:memory_v{version}")
             refusal = memory
         assert refusal is not None
-        if refusal.code != "not_supported_by_device":
+        if refusal.code != "not_supported_by_device" or gpu.parent_uuid:
             return refusal
-        return Unavailable(
-            refusal.code, "NVML reports no memory for this GPU, as for those that share the system's (GB10)"
-        )
+        # NVML reports none for GPUs that share the system's memory (GB10, Thor): that one is theirs.
+        system = CpuBackend(self._tree.root).host_memory()
+        if isinstance(system, Unavailable):
+            return refusal
+        return replace(system, source=f"{system.source}{_SHARED}")
 
     def _visible(self, gpus: Sequence[Gpu]) -> tuple[Visible, list[Gpu]]:
         value = self._environment.get("CUDA_VISIBLE_DEVICES")
@@ -152,11 +156,13 @@ class CudaBackend:
         if gpu.pci_address:
             facts["sriov"] = sriov(self._tree, f"/sys/bus/pci/devices/{gpu.pci_address}")
         memory = self._memory(gpu)
+        notes: list[Json] = [gpu.note] if gpu.note else []
         total_bytes = None
         if isinstance(memory, Unavailable):
             unknown["memory_total_bytes"] = str(memory)
         else:
             total_bytes = memory.total_bytes
+            notes += [f"memory is {memory.source}"] if memory.source.endswith(_SHARED) else []
         return Device(
             key=gpu.key,
             backend=self.name,
@@ -166,7 +172,7 @@ class CudaBackend:
             uuid=gpu.uuid,
             pci_address=gpu.pci_address,
             simulated=self._nvml.simulated,
-            details={**facts, "notes": [gpu.note] if gpu.note else [], "unknown": unknown},
+            details={**facts, "notes": notes, "unknown": unknown},
         )
 
     def _versions(self) -> dict[str, Json]:

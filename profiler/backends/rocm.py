@@ -32,6 +32,7 @@ from profiler.backends.identity import trusted_uuid
 from profiler.backends.links import Link, as_json
 from profiler.backends.tree import Tree
 from profiler.backends.visible import Visible, rocm_visible
+from profiler.sensors.amd_states import throttle_status
 from profiler.sensors.amdsmi import AmdSmi
 from profiler.sensors.box import sensor_root
 
@@ -95,6 +96,7 @@ class RocmBackend:
         if isinstance(card, Unavailable):
             return tuple(Capability(name, None, card) for name in get_args(CapabilityName))
         memory, energy = self.memory(device), self._amdsmi.energy_count(card.pci_address)
+        throttling = throttle_status(self._tree, card)
         return (
             Capability("memory", "sysfs:mem_info_vram", None)
             if isinstance(memory, DeviceMemory)
@@ -106,14 +108,9 @@ class RocmBackend:
             self._sensor("power", card, "power1_average", "power1_input"),
             self._sensor("clocks", card, "freq1_input"),
             self._sensor("temperature", card, "temp2_input", "temp1_input"),
-            Capability(
-                "throttling",
-                None,
-                Unavailable(
-                    "not_read",
-                    "amdgpu keeps throttling in the binary gpu_metrics file, which aiprof does not read",
-                ),
-            ),
+            Capability("throttling", None, throttling)
+            if isinstance(throttling, Unavailable)
+            else Capability("throttling", "sysfs:gpu_metrics", None),
         )
 
     def _sensor(self, kind: CapabilityName, card: Card, *names: str) -> Capability:

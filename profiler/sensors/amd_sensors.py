@@ -7,6 +7,7 @@ bytes). The energy counter is a socket's: partitions of one GPU show it again, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,26 @@ from profiler.backends.amdgpu import Card, find_cards, memory_bytes, sensor_file
 from profiler.backends.base import Json, Unavailable
 from profiler.backends.identity import trusted_uuid
 from profiler.backends.tree import Tree
+from profiler.sensors.amd_states import link_lanes, processes, throttle_status, uncorrected_errors
 from profiler.sensors.amdsmi import JOULES_PER_COUNT, AmdSmi
-from profiler.sensors.base import Kind, Read, SensorInfo, Unit, missing
+from profiler.sensors.base import NO_POWER, Kind, Read, SensorInfo, Unit, missing, never_zero
 from profiler.sensors.files import file_reader
 
-_COUNTER_HZ, _POWER_HZ, _SLOW_HZ = 100.0, 50.0, 2.0
+_COUNTER_HZ, _POWER_HZ, _SLOW_HZ, _NEVER_HZ = 100.0, 50.0, 2.0, 0.0
 # quantity -> (kind, unit, scale, hwmon files that show it; most chips have one of several)
 _FILES: dict[str, tuple[Kind, Unit, float, tuple[str, ...]]] = {
     "power_average": ("power_average", "W", 1e-6, ("power1_average",)),
     "power_instant": ("power_instant", "W", 1e-6, ("power1_input",)),
     "sm_clock": ("clock", "Hz", 1.0, ("freq1_input",)),
     "temperature": ("temperature", "degC", 1e-3, ("temp2_input", "temp1_input")),
+    "power_limit": ("power_limit", "W", 1e-6, ("power1_cap",)),
+}
+_POWERS = ("power_average", "power_instant")
+# quantity -> (kind, unit, how it is read, how often); the list of processes is asked where a phase ends.
+_STATES: dict[str, tuple[Kind, Unit, Callable[[Tree, Card], int | Unavailable], float]] = {
+    "throttle_reasons": ("throttle", "bits", throttle_status, _SLOW_HZ),
+    "ecc_uncorrected": ("ecc", "count", uncorrected_errors, _SLOW_HZ),
+    "processes": ("processes", "count", processes, _NEVER_HZ),
 }
 _NOT_AVAILABLE = ("N/A", 0xFFFF, 0xFFFFFFFF)
 
@@ -91,11 +101,17 @@ class AmdSensors:
         power_hz = _SLOW_HZ if energy.unavailable is None else _POWER_HZ
         sensors = [energy]
         for quantity, (kind, unit, scale, _) in _FILES.items():
-            hz = power_hz if quantity.startswith("power") else _SLOW_HZ
+            hz = power_hz if quantity in _POWERS else _SLOW_HZ
             sensors.append(describe(quantity, kind, unit, scale, hz))
-        if all(info.unavailable is not None for info in sensors if info.unit == "W"):
+        if all(info.unavailable is not None for info in sensors if info.kind in _POWERS):
             sensors.append(describe("socket_power", "power_instant", "W", 1.0, power_hz))
-        return [*sensors, describe("memory_used", "memory", "bytes", 1.0, _SLOW_HZ)]
+        lanes = describe("pcie_lanes", "link", "count", 1.0, _SLOW_HZ)
+        return [
+            *sensors,
+            describe("memory_used", "memory", "bytes", 1.0, _SLOW_HZ),
+            *(describe(name, kind, unit, 1.0, hz) for name, (kind, unit, _, hz) in _STATES.items()),
+            replace(lanes, nominal=link_lanes(self._tree, card, "max")),
+        ]
 
     def _describe(
         self,
@@ -110,7 +126,7 @@ class AmdSensors:
     ) -> SensorInfo:
         read = self._reader(card, quantity)
         first = read() if callable(read) else read
-        if unit == "W" and first == 0:
+        if unit == "W" and first == NO_POWER:
             text = "this die shows 0 W: the other die of the GPU shows the power of both"
             first = Unavailable("partition_secondary", text)
         return SensorInfo(
@@ -147,17 +163,21 @@ class AmdSensors:
         if quantity == "energy":
             return partial(self._amdsmi.energy_count, card.pci_address)
         if quantity == "socket_power":
-            return partial(
-                _socket_power, partial(self._amdsmi.ask, "amdsmi_get_power_info", card.pci_address)
-            )
+            ask = partial(self._amdsmi.ask, "amdsmi_get_power_info", card.pci_address)
+            return never_zero(partial(_socket_power, ask))
         if quantity == "memory_used":
             return partial(_used, self._tree, card)
+        if quantity == "pcie_lanes":
+            return partial(_lanes, self._tree, card)
+        if quantity in _STATES:
+            return partial(_STATES[quantity][2], self._tree, card)
         names = _FILES[quantity][3]
         found = sensor_file(self._tree, card, *names)
         if found is None:
             text = f"this GPU's hwmon has no {' or '.join(names)}"
             return Unavailable("not_supported_by_device", text)
-        return file_reader(self._tree.path(found), found.rpartition("/")[2])
+        read = file_reader(self._tree.path(found), found.rpartition("/")[2])
+        return never_zero(read) if quantity in _POWERS else read
 
 
 def _socket_power(ask: Callable[[], Any]) -> int | Unavailable:
@@ -177,3 +197,10 @@ def _used(tree: Tree, card: Card) -> int | Unavailable:
     if memory is None:
         return Unavailable("unreadable", f"memory: {tree.why(f'{card.path}/mem_info_vram_total')}")
     return memory[1]
+
+
+def _lanes(tree: Tree, card: Card) -> int | Unavailable:
+    lanes = link_lanes(tree, card, "current")
+    return (
+        Unavailable("unreadable", "the kernel does not show the GPU's PCIe link") if lanes is None else lanes
+    )

@@ -193,6 +193,21 @@ def missing(source: str, unavailable: Unavailable, *, device: str = "none", scop
                       unavailable=unavailable)  # fmt: skip
 
 
+NO_POWER = Unavailable(
+    "implausible", "the device shows 0 W, which none that works uses", "see the device's health"
+)
+
+
+def never_zero(read: Read) -> Read:
+    """Return ``read`` with a power of 0 turned into :data:`NO_POWER`; zeros would be integrated."""
+
+    def refusing() -> int | Unavailable:
+        value = read()
+        return NO_POWER if value == 0 else value
+
+    return refusing
+
+
 def failure_number(code: str) -> int:
     """Return the place of ``code`` in :data:`READ_FAILURES`; codes that are not in it become ``unknown``."""
     return READ_FAILURES.index(code) if code in READ_FAILURES else 1

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from profiler.backends.base import Json, Unavailable
-from profiler.sensors.base import Kind, Read, SensorInfo, Unit, missing
+from profiler.sensors.base import NO_POWER, Kind, Read, SensorInfo, Unit, missing, never_zero
 from profiler.sensors.dcmi import AiCore, Chip, Dcmi, Hbm
 from profiler.sensors.npu_smi import NpuSmi
 
@@ -92,7 +92,7 @@ class DcmiSensors:
         kind, unit, scale = _QUANTITIES[quantity]
         is_power = kind == "power_instant"
         first = self._reader(chip, quantity)()
-        if is_power and first == 0:
+        if is_power and first == NO_POWER:
             first = Unavailable(
                 "implausible", "the NPU shows 0 W, as it does with an alarm", "npu-smi info -t health"
             )
@@ -131,5 +131,7 @@ class DcmiSensors:
             return partial(whole[quantity], chip.card, chip.chip)
         if quantity == "core_clock":
             return reader("dcmi_get_device_aicore_info", kind=AiCore, value=lambda info: info.cur_freq)
-        call = f"dcmi_get_device_{'power_info' if quantity == 'power' else 'temperature'}"
-        return reader(call, kind=ctypes.c_int, value=lambda number: number.value)
+        if quantity == "power":
+            read = reader("dcmi_get_device_power_info", kind=ctypes.c_int, value=lambda number: number.value)
+            return never_zero(read)
+        return reader("dcmi_get_device_temperature", kind=ctypes.c_int, value=lambda number: number.value)

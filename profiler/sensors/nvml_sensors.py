@@ -14,7 +14,7 @@ from typing import Any
 
 from profiler.backends.base import Json, Unavailable
 from profiler.backends.cuda_gpus import CLOCK_MEMORY, CLOCK_SM, Gpu, enumerate_gpus, gpu_memory
-from profiler.sensors.base import Kind, Read, Scope, SensorInfo, Unit, missing
+from profiler.sensors.base import Kind, Read, Scope, SensorInfo, Unit, missing, never_zero
 from profiler.sensors.nvml import Nvml
 
 _FIELD_POWER_AVERAGE, _FIELD_POWER_INSTANT = 185, 186
@@ -193,7 +193,7 @@ class NvmlSensors:
             return partial(_used, self._nvml, handle)
         if quantity in ("power_instant", "power_average"):
             field = _FIELD_POWER_INSTANT if quantity == "power_instant" else _FIELD_POWER_AVERAGE
-            return partial(_field, self._nvml, handle, field)
+            return never_zero(partial(_field, self._nvml, handle, field))
         if quantity == "throttle_reasons":
             return partial(_throttle, self._nvml, handle)
         if quantity == "processes":
@@ -210,7 +210,8 @@ class NvmlSensors:
             "ecc_uncorrected": ("nvmlDeviceGetTotalEccErrors", (_ECC_UNCORRECTED, _ECC_SINCE_BOOT)),
         }
         call, arguments = calls[quantity]
-        return _whole(partial(ask, call, handle, *arguments))
+        read = _whole(partial(ask, call, handle, *arguments))
+        return never_zero(read) if quantity == "power_usage" else read
 
 
 def _scope(name: str) -> Scope:

@@ -2,6 +2,10 @@
 
 NVML: ``nvmlClocksEventReason…`` of ``nvml.h``. Reasons that mean nothing for a measurement (idle, clocks
 set by an application or for a display, synchronous boost) are left out.
+
+AMD: ``indep_throttle_status`` of ``gpu_metrics``, whose bits are ``SMU_THROTTLER_…`` of ``amdgpu_smu.h``:
+power from 0, currents from 16, temperatures (also of regulators, and what they signal) from 32, others from
+56.
 """
 
 from __future__ import annotations
@@ -19,6 +23,11 @@ _REASONS: Final[dict[str, dict[int, str]]] = {
         0x20: THERMAL,  # software thermal slowdown
         0x40: THERMAL,  # hardware thermal slowdown
         0x80: POWER,  # power brake by the box
+    },
+    "amdsmi": {
+        **{1 << bit: POWER for bit in (*range(8), *range(16, 24))},
+        **{1 << bit: THERMAL for bit in range(32, 48)},
+        **{1 << bit: HARDWARE for bit in (56, 57)},
     },
 }
 # Bits that say more precisely why bit 0x08 is set.

@@ -64,13 +64,19 @@ def test_an_old_driver_has_only_the_first_memory_call(probe_cuda: Any) -> None:
     assert "has no nvmlDeviceGetMemoryInfo" in device["details"]["unknown"]["memory_v2_bytes"]
 
 
-def test_a_gpu_that_shares_system_memory_has_no_memory_of_its_own(probe_cuda: Any) -> None:
+def test_a_gpu_that_shares_system_memory_has_that(probe_cuda: Any, tmp_path: Path) -> None:
     refusals = {"0_error.nvmlDeviceGetMemoryInfo_v2": 3, "0_error.nvmlDeviceGetMemoryInfo": 3}
     answers = probe_cuda(boxes(1, **refusals))
     [device] = answers["report"]["devices"]
     assert device["memory_total_bytes"] is None
-    assert "GB10" in device["details"]["unknown"]["memory_total_bytes"]
     assert answers["memory"][UUIDS[0]]["code"] == "not_supported_by_device"
+    machines.intel_server(tmp_path / "root")
+    answers = probe_cuda(boxes(1, **refusals))
+    [device] = answers["report"]["devices"]
+    assert device["memory_total_bytes"] == 263192560 * 1024
+    assert answers["memory"][UUIDS[0]]["free_bytes"] == 250000000 * 1024
+    assert "the system's" in answers["memory"][UUIDS[0]]["source"]
+    assert any("the system's" in note for note in device["details"]["notes"])
 
 
 def test_the_energy_counter_says_what_it_covers(probe_cuda: Any) -> None:

@@ -8,6 +8,8 @@
  *   0.temperature=41>80@2.5         a number that changes 2.5 s after t0
  *   0.instances=2                   MIG instances; 0.mig=1 turns MIG mode on
  *
+ * Compiled with -DOLD_DRIVER it lacks functions that came with later drivers.
+ *
  * Types are those of nvml.h as far as these calls need them; sizes are asserted below.
  */
 #define _GNU_SOURCE
@@ -165,6 +167,7 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t handle, nvmlMemory_t *memory) 
     return SUCCESS;
 }
 
+#ifndef OLD_DRIVER
 nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t handle, nvmlMemory_v2_t *memory) {
     DEVICE_CALL(handle);
     if (memory->version != (sizeof *memory | 2u << 24)) return VERSION_MISMATCH;
@@ -174,6 +177,7 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t handle, nvmlMemory_v2_t *me
     memory->free = memory->total - memory->reserved - memory->used;
     return SUCCESS;
 }
+#endif
 
 nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t handle, int *major, int *minor) {
     DEVICE_CALL(handle);
@@ -213,6 +217,7 @@ nvmlReturn_t nvmlDeviceGetComputeInstanceId(nvmlDevice_t handle, unsigned *id) {
     return SUCCESS;
 }
 
+#ifndef OLD_DRIVER
 nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t handle, unsigned long long *millijoules) {
     DEVICE_CALL(handle);
     GPU_ONLY(handle);
@@ -220,6 +225,7 @@ nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t handle, unsigned l
     *millijoules = isnan(joules) ? number_of(handle, "energy_mj", 123456789) : (unsigned long long)(joules * 1e3);
     return SUCCESS;
 }
+#endif
 
 nvmlReturn_t nvmlDeviceGetEccMode(nvmlDevice_t handle, unsigned *current, unsigned *pending) {
     DEVICE_CALL(handle);
@@ -229,6 +235,7 @@ nvmlReturn_t nvmlDeviceGetEccMode(nvmlDevice_t handle, unsigned *current, unsign
 
 /* Fields 185 and 186 are averaged and instantaneous power; "0.error.field186=3" takes one away although the
  * call succeeds. Scope 1 (module) exists only where "0.module=1" says so. */
+#ifndef OLD_DRIVER
 nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t handle, int count, nvmlFieldValue_t *values) {
     DEVICE_CALL(handle);
     int has_module = (int)number_of(handle, "module", 0);
@@ -250,6 +257,7 @@ nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t handle, int count, nvmlFieldV
     }
     return SUCCESS;
 }
+#endif
 
 nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t handle, unsigned *milliwatts) {
     DEVICE_CALL(handle);

@@ -5,7 +5,8 @@ pause take on a quiet machine, and the fakes look at the same clock. What a test
 on how busy the machine is. The real process on the real clock is what ``test_sampler.py`` is about.
 
 Standard input: ``{"source", "options", "keys" (null: all), "seconds", "windows": [[t0_s, t1_s], ...],
-"changes": [[at_s, {"key": value}], ...], "config": path, "clock": path}``; times in seconds after ``T0_S``.
+"changes": [[at_s, {"key": value}], ...], "config": path, "clock": path, "zones": {...}}``; times in seconds
+after ``T0_S``, ``zones`` (of the source's root) as in ``powercap.py``.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import mmap
 import random
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fakes.power import T0_S, write_config
+from fakes.powercap import FaultyPowercap
 
 from profiler import registry
 from profiler.backends.base import Unavailable
@@ -56,6 +58,7 @@ class Clock:
         self._random = random.Random(20)
         self.end_ns: int | None = None
         self.now_ns = 0
+        self.moved: list[Callable[[float], None]] = []
         self._move(round((T0_S - 0.1) * 1e9))
 
     def _move(self, by_ns: int) -> None:
@@ -63,6 +66,8 @@ class Clock:
         if self.end_ns is not None and self.now_ns > self.end_ns:
             raise TimeOverError
         self._shared[:] = struct.pack("d", self.now_ns * 1e-9)
+        for moved in self.moved:
+            moved(self.now_ns * 1e-9)
         while self._changes and self.now_ns * 1e-9 >= T0_S + self._changes[0][0]:
             write_config(self._config, self._changes.pop(0)[1])
 
@@ -99,6 +104,9 @@ class InstantSampler(Sampler):
 def main() -> None:
     task = json.load(sys.stdin)
     clock = Clock(Path(task["clock"]), task["changes"], Path(task["config"]))
+    if task["zones"]:
+        root = Path(task["options"]["root"])
+        clock.moved.append(FaultyPowercap(root, task["zones"], T0_S, lambda: clock.now_ns).move)
     source = registry.load("sensors", task["source"], **task["options"])
     infos: list[SensorInfo] = source.probe()
     answers: dict[str, Any] = {"infos": [asdict(info) for info in infos], "energy": {}, "checks": {}}

@@ -27,6 +27,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("fake_amd_smi.c", "libamd_smi.so", ()),
         ("fake_dcmi.c", "libdcmi.so", ()),
         ("fake_dcmi.c", "libdcmi_v2_only.so", ("-DWITHOUT_V1",)),
+        ("fake_nvml.c", "old/libnvidia-ml.so.1", ("-DOLD_DRIVER",)),
     ):
         if compile_fake(source, folder / name, *flags) is None:
             pytest.skip("the fake libraries need a C compiler (cc or gcc)")
@@ -48,6 +49,7 @@ def sensor_run(libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
         windows: Sequence[tuple[float, float]] = (),
         changes: Sequence[tuple[float, Mapping[str, object]]] = (),
         environment: Mapping[str, str] | None = None,
+        zones: Mapping[str, object] | None = None,
     ) -> dict[str, Any]:
         path = tmp_path_factory.mktemp("run") / "fake.conf"
         base = {"t0": T0_S, **config}
@@ -62,6 +64,7 @@ def sensor_run(libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
             "windows": windows,
             "config": str(path),
             "clock": str(clock),
+            "zones": zones,
             "changes": [(at, {**base, **values}) for at, values in changes],
         }
         done = subprocess.run(

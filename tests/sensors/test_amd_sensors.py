@@ -9,6 +9,8 @@ import machines
 import pytest
 from fakes.power import Profile
 
+from profiler.sensors.amd_sensors import _socket_power
+
 BURSTS = Profile([(0.0, 140.0), (0.9, 650.0), (1.6, 300.0)])
 STEADY = Profile([(0.0, 400.0)])
 WINDOW = (0.3, 1.9)
@@ -95,6 +97,22 @@ def test_power_through_the_library_where_no_file_shows_it(answers: dict[str, Any
     """Current power is N/A on this GPU, so the other one is taken."""
     (energy,) = answers["energy"][key(3, "socket_power")]
     assert energy["joules"] == pytest.approx(STEADY.joules(*WINDOW), abs=energy["bound_j"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"current_socket_power": 310, "average_socket_power": "N/A"}, 310),  # MI300X
+        ({"current_socket_power": "N/A", "average_socket_power": 290}, 290),  # MI210
+        ({"current_socket_power": 0xFFFF, "average_socket_power": 290}, 290),
+        ({"current_socket_power": 310}, 310),
+        ({"current_socket_power": "N/A", "average_socket_power": 0xFFFFFFFF}, None),
+        ({}, None),
+    ],
+)
+def test_whichever_power_the_chip_has_is_taken(answer: dict[str, object], expected: int | None) -> None:
+    found = _socket_power(lambda: answer)
+    assert (found if isinstance(found, int) else None) == expected
 
 
 def test_partitions_share_the_energy_of_their_gpu(infos: dict[str, Any]) -> None:

@@ -19,9 +19,10 @@ NO_DEVICE = -8007
 
 @pytest.fixture(scope="module")
 def answers(sensor_run: Any, libraries: Path) -> dict[str, Any]:
-    """Two cards of two chips: working, lost on the way, at 0 W, without power."""
+    """Three cards of two chips: working, lost on the way, at 0 W, without power, at 0 W from then on."""
     config: dict[str, object] = {
-        "cards": 2, "chips": 2,
+        "cards": 3, "chips": 2,
+        "4.profile": "0:90,1.2:0", "4.update_ms": 20, "5.profile": "0:90",
         "0.profile": str(WORK), "0.update_ms": 20,
         "1.profile": str(WORK), "1.update_ms": 20,
         "1.error.dcmi_get_device_power_info": f"{NO_DEVICE}@1.5",
@@ -49,6 +50,11 @@ def test_a_chip_that_is_lost_has_no_energy(answers: dict[str, Any]) -> None:
     (energy,) = answers["energy"]["dcmi:0000:c2:00.0/power"]
     assert energy["joules"] is None
     assert energy["reason"]["code"] == "no_device"
+
+
+def test_an_alarm_on_the_way_is_no_energy_of_0(answers: dict[str, Any]) -> None:
+    (energy,) = answers["energy"]["dcmi:0000:c5:00.0/power"]
+    assert (energy["joules"], energy["reason"]["code"]) == (None, "implausible")
 
 
 def test_chips_that_show_no_power(answers: dict[str, Any]) -> None:

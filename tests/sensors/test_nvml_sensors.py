@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ OTHERS: dict[str, dict[str, object]] = {
     "only power, steady": {"profile": str(STEADY), **NO_COUNTER},
     "only power, rising": {"profile": str(RAMP), **NO_COUNTER},
     "only old power": {"profile": str(RAMP), **NO_COUNTER, **NO_FIELDS, "architecture": 6},
+    "power of 0 on the way": {"profile": "0:300,2.1:0", **NO_COUNTER},
     "absurd power": {"profile": "0:3700000", **NO_COUNTER},
     "part-time": {"profile": str(STEADY), "duty": 0.25},
     "3 % fast": {"profile": str(STEADY), "gain": 1.03},
@@ -165,6 +167,14 @@ def test_absurd_power_with_success_is_refused(faulty: dict[str, Any]) -> None:
     assert energy["reason"]["code"] == "implausible"
 
 
+def test_a_power_of_0_is_not_integrated(faulty: dict[str, Any]) -> None:
+    """A working device that shows 0 W shows nothing."""
+    before, during, over = faulty["energy"][key("power of 0 on the way", "power_instant")]
+    assert before["joules"] == pytest.approx(300 * (WINDOWS[0][1] - WINDOWS[0][0]), abs=before["bound_j"])
+    for refused in (during, over):
+        assert (refused["joules"], refused["reason"]["code"]) == (None, "implausible")
+
+
 def test_a_sensor_that_sees_a_quarter_of_the_time_is_right_where_the_power_is_steady(
     faulty: dict[str, Any],
 ) -> None:
@@ -229,6 +239,24 @@ def test_a_library_that_does_not_open(sensor_run: Any, code: int, meaning: str) 
     (info,) = sensor_run("nvml", {"error.nvmlInitWithFlags": code})["infos"]
     assert info["unavailable"]["code"] == meaning
     assert info["unavailable"]["remedy"]
+
+
+def test_a_driver_that_is_too_old_to_have_the_functions(sensor_run: Any, libraries: Path) -> None:
+    """Their symbols are not in the library at all, which pynvml finds out when each is called."""
+    old = {"LD_LIBRARY_PATH": str(libraries / "old")}
+    gpus: list[dict[str, object]] = [{"profile": str(RAMP), "update_ms": 20, "architecture": 6}]
+    power = f"nvml:{uuid(0)}/power_usage"
+    found = sensor_run(
+        "nvml", box(gpus), seconds=SECONDS, windows=[WINDOWS[2]], keys=[power], environment=old
+    )
+    infos = {info["key"].rpartition("/")[2]: info for info in found["infos"]}
+    for quantity in ("energy", "power_instant", "power_average"):
+        assert infos[quantity]["unavailable"]["code"] == "library_mismatch"
+        assert "update" in infos[quantity]["unavailable"]["remedy"]
+    for quantity in ("memory_used", "throttle_reasons"):  # by the older functions
+        assert infos[quantity]["unavailable"] is None
+    (energy,) = found["energy"][power]
+    assert abs(energy["joules"] - RAMP.joules(*WINDOWS[2])) <= energy["bound_j"]
 
 
 def test_without_the_library_the_remedy_is_given(sensor_run: Any) -> None:

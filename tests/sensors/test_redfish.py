@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fakes.power import Profile, RedfishServer
 
+from profiler.backends.base import Unavailable
 from profiler.sensors import redfish
 from profiler.sensors.base import SensorInfo
 from profiler.sensors.redfish import CA, PASSWORD, URL, USER, RedfishSensors
@@ -154,6 +155,43 @@ def test_a_controller_that_hangs(serve: Any, monkeypatch: pytest.MonkeyPatch) ->
         return 200, document, {}
 
     assert only(RedfishSensors(serve(change=hang).url)) == "timeout"
+
+
+def test_what_goes_wrong_while_it_is_read_is_no_reading(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controller answered when it was looked for; then it does not, in turn, and comes back."""
+    wrong: dict[str, Any] = {"now": None}
+
+    def change(path: str, document: Any) -> tuple[int, Any, dict[str, str]]:
+        if path != METRICS or wrong["now"] is None:
+            return 200, document, {}
+        if wrong["now"] == "hangs":
+            time.sleep(0.6)
+            return 200, document, {}
+        status, body, headers = wrong["now"]
+        return status, body, headers
+
+    source = RedfishSensors(serve(schema="new", change=change).url)
+    key = "redfish:1/power"
+    read = source.open([key])[key]
+    assert callable(read)
+    first = read()
+    assert isinstance(first, int)
+    assert first > 0
+    monkeypatch.setattr(redfish, "_TIMEOUT_S", 0.2)
+    for fault, expected in (
+        ((200, {"PowerWatts": {"Reading": None}}, {}), "not_supported_by_device"),
+        ((401, {}, {}), "permission"),
+        ((503, {}, {}), "unreadable"),
+        ((200, {"PowerWatts": {"Reading": 0}}, {}), "implausible"),
+        ("hangs", "timeout"),
+    ):
+        wrong["now"] = fault
+        answer = read()
+        assert isinstance(answer, Unavailable), fault
+        assert answer.code == expected
+    wrong["now"] = None
+    monkeypatch.setattr(redfish, "_TIMEOUT_S", 10.0)
+    assert isinstance(read(), int)
 
 
 def test_links_to_other_machines_are_not_followed(serve: Any) -> None:
