@@ -22,6 +22,7 @@ class SearchAnswer:
             even the lowest does.
         fails: lowest level that fails, or None.
         undecided: levels that could be said neither of, rising.
+        too_few: those of them with too few requests for a bound, rising.
         not_monotone: levels that hold above one that fails, rising.
         complete: whether the search came to its end.
         at_end: whether even the highest level allowed holds.
@@ -32,6 +33,7 @@ class SearchAnswer:
     holds: float | None
     fails: float | None
     undecided: tuple[float, ...]
+    too_few: tuple[float, ...]
     not_monotone: tuple[float, ...]
     complete: bool
     at_end: bool
@@ -47,10 +49,15 @@ class SearchAnswer:
         if self.fails is not None:
             text += f"; {self.fails:g} fail"
         if self.undecided:
-            text += f"; undecided: {', '.join(f'{level:g}' for level in self.undecided)}"
+            text += f"; undecided: {_levels(self.undecided)}"
+        if self.too_few:
+            text += (
+                f" (too few requests at {_levels(self.too_few)}: a larger --budget, or a lower percentile)"
+            )
         if self.not_monotone:
-            levels = ", ".join(f"{level:g}" for level in self.not_monotone)
-            text += f"; {levels} hold again above one that fails: the server is not steady"
+            text += (
+                f"; {_levels(self.not_monotone)} hold again above one that fails: the server is not steady"
+            )
         return text if self.complete else f"{text} (the search was not finished)"
 
 
@@ -73,6 +80,9 @@ def search_answer(run: Run) -> SearchAnswer | None:
         holds=holds,
         fails=fails,
         undecided=tuple(sorted(level for level, verdict in found.items() if verdict == "undecided")),
+        too_few=tuple(
+            sorted(level for case in run.cases if _too_few(case) and (level := _level(case)) is not None)
+        ),
         not_monotone=tuple(sorted(again)),
         complete=run.complete,
         at_end=holds is not None and holds >= search.high,
@@ -87,6 +97,17 @@ def verdict_of(case: CaseRecord) -> str:
     if "fails" in verdicts:
         return "fails"
     return "holds" if verdicts and set(verdicts) == {"holds"} else "undecided"
+
+
+def _too_few(case: CaseRecord) -> bool:
+    """Whether a load is undecided because its requests were too few for an upper bound."""
+    if verdict_of(case) != "undecided" or case.served is None:
+        return False
+    return any(one.verdict == "undecided" and one.high_s is None for one in case.served.judgements)
+
+
+def _levels(levels: Sequence[float]) -> str:
+    return ", ".join(f"{level:g}" for level in levels)
 
 
 def _level(case: CaseRecord) -> float | None:

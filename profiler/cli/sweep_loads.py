@@ -22,8 +22,8 @@ _OPTIONS = (
         type=click.Choice(["concurrency", "rate"]),
         is_flag=False,
         flag_value="concurrency",
-        help="Engines vllm and endpoint: find the most users (for endpoint also the highest rate) that keep "
-        "the limits (default with limits of percentiles and no --concurrency).",
+        help="Engines vllm and endpoint: find the most users, or the highest rate, that keep the limits "
+        "(users by default, with limits of percentiles and no --concurrency).",
     ),
     click.option("--from", "low", type=click.FloatRange(1e-3, 1e6), help="Search: begin here (default: 1)."),
     click.option("--to", "high", type=click.FloatRange(1e-3, 1e6), help="Search: end here (default: 1024)."),

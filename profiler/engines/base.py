@@ -19,10 +19,10 @@ class Serving:
         warm_up: requests before each load, or None for the load client's own choice.
         slos: limits as texts.
         ready_timeout_s: when a server that does not answer is given up, or None for a time by its size.
-        search: ``concurrency``: look for the most users that keep the limits; None where the limits and the
-            users that are given decide.
-        low: users to begin the search with, or None.
-        high: users to end it with at the latest, or None.
+        search: ``concurrency`` or ``rate``: look for the most users, or the highest rate, that keep the
+            limits; None where the limits and the users that are given decide.
+        low: users or requests per second to begin the search with, or None.
+        high: where to end it at the latest, or None.
     """
 
     requests: int | None = None

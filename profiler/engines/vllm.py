@@ -114,6 +114,10 @@ class VllmEngine:
             if key in SERVING_OPTIONS
         }
         mode = parsed.pop("mode", "online" if asked else "offline")
+        if parsed.get("search") != "rate":
+            for key in ("from", "to"):
+                if key in parsed:
+                    _count(f"{key} (users)", f"{parsed[key]:.10g}")
         if mode == "offline":
             if parsed:
                 raise UsageError(
@@ -170,18 +174,14 @@ def _count(key: str, text: str) -> int:
     return int(text)
 
 
-def _users(key: str, text: str) -> int:
-    # The flags --from and --to are numbers, because they bound rates too.
-    return _count(key, text.removesuffix(".0"))
-
-
-def _search(key: str, text: str) -> str:
-    if text == "rate":
-        raise UsageError(
-            "--search rate: a rate does not say for how many requests at once vllm is to be started; start "
-            "the server yourself and use `aiprof load URL --search rate`"
-        )
-    return _one_of(("concurrency",))(key, text)
+def _level(key: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 1e-3 <= value <= 1e6:
+        raise UsageError(f"--engine-option {key}={text}: must be a number from 0.001 to 1000000")
+    return value
 
 
 def _fraction(key: str, text: str) -> float:
@@ -207,8 +207,8 @@ _PARSERS: dict[str, Any] = {
     "load_format": _one_of(LOAD_FORMATS),
     "speculative": _one_of(SPECULATIVE),
     "mode": _one_of(MODES),
-    "search": _search,
+    "search": _one_of(("concurrency", "rate")),
     "text": _text,
-    "users": _users,
+    "level": _level,
     "whole": _whole,
 }

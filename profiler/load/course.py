@@ -30,7 +30,7 @@ class Course:
         if self.search is None:
             return self._points
         level = self.search.next({})
-        return () if level is None else (self._point(self.search, level),)
+        return () if level is None else (point_at(self.search, level),)
 
     @property
     def most(self) -> int:
@@ -49,7 +49,7 @@ class Course:
         if self.search is None:
             return self._points[self._done] if self._done < len(self._points) else None
         level = self.search.next(self._known)
-        return None if level is None else self._point(self.search, level)
+        return None if level is None else point_at(self.search, level)
 
     def note(self, point: Point, verdict: Verdict = "undecided") -> None:
         """Take note of how the point that was measured is judged."""
@@ -63,8 +63,9 @@ class Course:
         judged = () if case.served is None else case.served.judgements
         self.note(point, "fails" if case.status == "failed" else overall(judged))
 
-    @staticmethod
-    def _point(search: Search, level: float) -> Point:
-        if search.over == "concurrency":
-            return Point(concurrency=int(level))
-        return Point(process=search.process, rate_per_s=level, cv=search.cv)
+
+def point_at(search: Search, level: float) -> Point:
+    """Return how a server is driven at a level of a search."""
+    if search.over == "concurrency":
+        return Point(concurrency=int(level))
+    return Point(process=search.process, rate_per_s=level, cv=search.cv)

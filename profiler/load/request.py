@@ -11,6 +11,7 @@ from profiler.load.redact import KEY_VARIABLE
 from profiler.load.search import Search
 from profiler.load.slo import Slo
 from profiler.measure.fidelity_server import Claim
+from profiler.results.schema import LoadSpec
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Point:
     rate_per_s: float | None = None
     rate_end_per_s: float | None = None
     cv: float | None = None
+
+    @classmethod
+    def of(cls, load: LoadSpec) -> Point:
+        """Return the point that a case was planned for."""
+        return cls(load.concurrency, load.process, load.rate_per_s, load.rate_end_per_s, load.cv)
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,7 @@ def _searched(
         search=None if plan is None else plan.settings,
     )
     beyond = found if isinstance(found, SkippedCase) else found.too_many
-    first = () if plan is None else (plan.case(int(plan.search.low)),)
+    first = () if plan is None else (plan.first,)
     return settings, first, () if beyond is None else (beyond,), plan
 
 

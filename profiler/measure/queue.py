@@ -55,8 +55,7 @@ class SearchedCases:
     def rest(self) -> Sequence[PlannedCase]:
         """Return the next point, as often as there are points to come at most."""
         while (point := self._course.next()) is not None:
-            assert point.concurrency is not None
-            planned, self._point = self._plan.case(point.concurrency), point
+            planned, self._point = self._plan.case(point), point
             if planned.spec.case_id not in self._done:
                 return [planned] * max(1, self._left)
             self.note(self._done[planned.spec.case_id])

@@ -76,7 +76,7 @@ def _driven(
     """Return what the loads of all starts make of the case."""
     spec, driver = context.spec, outcomes[0].driver
     assert spec.load is not None
-    point = Point(concurrency=spec.load.concurrency)
+    point = Point.of(spec.load)
     fields = driver.fields(spec, point, [outcome.drove for outcome in outcomes], write_samples)
     servers = tuple(outcome.record for outcome in outcomes)
     energies = tuple(energy for outcome in outcomes for energy in outcome.energies)

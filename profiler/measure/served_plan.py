@@ -1,12 +1,14 @@
-"""The cases of a sweep whose engine serves them: a closed loop for each number of users."""
+"""The cases of a sweep whose engine serves them: one for each number of users, or rate, on each lane."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 
 from profiler.backends.base import Device
 from profiler.load.plan import Shape, served_shape
+from profiler.load.request import Point
 from profiler.measure.candidate import Candidate
 from profiler.measure.selection import Selection
 from profiler.models.catalogue import ResolvedModel
@@ -16,8 +18,8 @@ from profiler.workload.scenario import Scenario
 
 DEFAULT_USERS = (1, 8)
 
-Lane = Callable[[int], Candidate]
-"""From a number of users to the load of as many on one server."""
+Lane = Callable[[Point, int], Candidate]
+"""From how a server is driven, and how many requests at once it is started for, to the load on one server."""
 
 
 def longest_request(shape: Shape) -> int:
@@ -50,7 +52,8 @@ def served_lanes(selection: Selection, working: Mapping[tuple[str, str], float])
 def served_candidates(selection: Selection, working: Mapping[tuple[str, str], float]) -> list[Candidate]:
     """Return every load, each number of users on every lane of :func:`served_lanes`."""
     users = selection.request.batches or DEFAULT_USERS
-    return [lane(number) for lane in served_lanes(selection, working) for number in users]
+    lanes = served_lanes(selection, working)
+    return [lane(Point(concurrency=number), number) for lane in lanes for number in users]
 
 
 def _load(
@@ -60,15 +63,16 @@ def _load(
     formats: Formats,
     scenario: Scenario,
     shape: Shape,
-    users: int,
+    point: Point,
+    seats: int,
 ) -> Candidate:
     (engine,) = selection.engines.values()
     options = selection.options[engine.name]
     load = LoadSpec(
-        loop="closed", concurrency=users, api="completions", prompt="token_ids", lengths=shape.kind,
-        speculative=options.get("speculative"),
+        loop="open" if point.concurrency is None else "closed", **asdict(point), api="completions",
+        prompt="token_ids", lengths=shape.kind, speculative=options.get("speculative"),
     )  # fmt: skip
     return Candidate(
-        group[0], engine, model, formats, scenario.point("full", users), options, None,
+        group[0], engine, model, formats, scenario.point("full", seats), options, None,
         selection.request.parallel, group if len(group) > 1 else (), load, longest_request(shape),
     )  # fmt: skip

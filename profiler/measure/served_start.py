@@ -157,7 +157,7 @@ class ServedStart:
             architecture=asdict(context.model.architecture),
             weights=weights,
             formats=spec.formats.model_dump(),
-            max_batch=spec.load.concurrency,
+            max_batch=spec.batch,
             max_tokens=max(longest_request(self.shape), LEAST_CONTEXT),
             options=context.options,
             **placed,
@@ -193,7 +193,7 @@ class ServedStart:
         processes = server.processes()
         self.watch.begin(largest(processes))
         try:
-            drove = driver.drive(Point(concurrency=spec.load.concurrency))
+            drove = driver.drive(Point.of(spec.load))
         except MeasurementError as error:
             raise StartFailedError("load_process", self.stage, str(error), server.log_tail()) from error
         if drove.interrupted:

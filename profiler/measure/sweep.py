@@ -227,7 +227,7 @@ def _queue(prepared: Prepared, record: RunRecord, done: Sequence[CaseRecord]) ->
     """Return what is still to come of a run."""
     if prepared.search is None:
         return PlannedCases(record.cases, done)
-    return SearchedCases(prepared.search.as_recorded(record.settings.search, record.cases[0].seconds), done)
+    return SearchedCases(prepared.search.as_recorded(record.settings.search, record.cases[0]), done)
 
 
 def _idle_seconds(selection: Selection) -> float:

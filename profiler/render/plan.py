@@ -51,8 +51,9 @@ def print_plan(prepared: Prepared, console: Console) -> None:
     if prepared.search is not None:
         console.print(prepared.search.expected.words(), soft_wrap=True)
         console.print(
-            f"each point is a case with {settings.starts} start(s) of a server for its users, the first is "
-            "shown; nothing was measured but the idle bandwidth",
+            f"each point is a case with {settings.starts} start(s) of a server for "
+            f"{prepared.search.served_words}, the first is shown; nothing was measured but the idle "
+            "bandwidth",
             soft_wrap=True,
         )
         return

@@ -35,7 +35,7 @@ SERVING_OPTIONS = {
     "slo": "text",
     "ready_timeout_s": "count",
     "search": "search",
-    "from": "users",
-    "to": "users",
+    "from": "level",
+    "to": "level",
 }
 MODES = ("online", "offline")

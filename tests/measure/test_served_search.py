@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from served_truth import aiprof
@@ -15,7 +17,7 @@ from profiler.engines.vllm import VllmEngine
 from profiler.errors import UsageError
 from profiler.load.ceiling import ClientCost
 from profiler.load.search import Search
-from profiler.measure import prepare, served_start
+from profiler.measure import prepare, served_search, served_start
 from profiler.measure.served_search import _highest
 from profiler.results.read import read_run
 from profiler.results.schema import EngineRecord, NoiseFloor
@@ -40,7 +42,8 @@ def _without_engines(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(prepare, "_acquaint", acquaint)
     monkeypatch.setattr(served_start, "WorkerProcess", Worker)
-    monkeypatch.setattr(served_start, "client_cost", lambda tokens: ClientCost(1e-4, 1e-5))
+    for module in (served_start, served_search):
+        monkeypatch.setattr(module, "client_cost", lambda tokens: ClientCost(1e-4, 1e-5))
 
 
 def what(folder: Path) -> tuple[str, ...]:
@@ -130,12 +133,89 @@ def test_the_search_ends_where_memory_does(
     assert beyond["lacking_bytes"] > 0
 
 
+def test_a_search_over_rates_drives_one_kind_of_server_and_resume_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pids = use_stand_in(tmp_path, monkeypatch)
+    path = tmp_path / "run"
+    write_model(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    flags = (
+        "--engine", "vllm", "--model", "./tiny", *HOW, *FAST, "--engine-option", "max_num_seqs=6",
+        "--search", "rate", "--from", "40", "--to", "80", *LIMITS, "--out", str(path),
+    )  # fmt: skip
+    assert aiprof("sweep", *flags) == 0
+    assert "80 requests/s keep ttft_p90=60s, tpot_p90=60s, the highest allowed" in capsys.readouterr().out
+    run = read_run(path)
+    assert run.complete
+    assert verify_run(path).findings == ()
+    for case, rate in zip(run.cases, (40.0, 80.0), strict=True):
+        assert case.spec.load is not None
+        assert (case.spec.load.loop, case.spec.load.rate_per_s, case.spec.batch) == ("open", rate, 6)
+        assert case.served is not None
+        assert case.served.requests == 70
+        assert [one.verdict for one in case.served.judgements] == ["holds", "holds"]
+        (server,) = case.served.servers
+        assert server.flags[server.flags.index("--max-num-seqs") + 1] == "6"
+    assert not any(map(alive, pids_in(pids)))
+    lines = (path / "cases.jsonl").read_bytes().splitlines(keepends=True)
+    (path / "cases.jsonl").write_bytes(lines[0])
+    (path / CHECKSUMS_FILE).unlink()
+    assert aiprof("sweep", "--resume", str(path), "--quiet") == 0
+    again = read_run(path)
+    assert [case.spec.case_id for case in again.cases] == [case.spec.case_id for case in run.cases]
+    assert again.cases[0] == run.cases[0]
+
+
+def test_a_search_that_saw_too_few_requests_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_stand_in(tmp_path, monkeypatch)
+    few = ("--engine-option", "requests=8", "--engine-option", "warm_up=0")
+    assert aiprof("sweep", *what(tmp_path), *LIMITS, *few, "--to", "4", "--out", str(tmp_path / "run")) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert (
+        "no load that was measured keeps ttft_p90=60s, tpot_p90=60s; undecided: 1 (too few requests" in words
+    )
+    assert len(read_run(tmp_path / "run").cases) == 1
+
+
+def test_a_rate_finds_as_many_seats_as_fit_and_ends_where_the_client_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def planned(free_bytes: int, *more: str) -> dict[str, Any]:
+        monkeypatch.setattr(prepare, "_free_bytes", lambda selection, device: free_bytes)
+        folder = tmp_path / str(free_bytes)
+        folder.mkdir(exist_ok=True)
+        model = folder / "tiny" if (folder / "tiny").exists() else write_model(folder)
+        flags = ("--engine", "vllm", "--model", str(model), *HOW, "--search", "rate", *more)
+        assert aiprof("sweep", *flags, *LIMITS, "--dry-run", "--json") == 0
+        document: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return document
+
+    plenty, scarce = planned(64 * 2**30), planned(2 * (512 * 2**20 + 10 * 10**6))
+    assert plenty["cases"][0]["spec"]["batch"] == served_search.MOST_SEATS
+    assert 1 < scarce["cases"][0]["spec"]["batch"] < served_search.MOST_SEATS
+    assert planned(64 * 2**30, "--engine-option", "max_num_seqs=5")["cases"][0]["spec"]["batch"] == 5
+    # 1e-4 s a request and 1e-5 s for each of 128 tokens.
+    ceiling = served_search.CLIENT_SHARE * len(os.sched_getaffinity(0)) / (1e-4 + 128e-5)
+    assert plenty["settings"]["search"]["high"] == pytest.approx(min(1024.0, ceiling), rel=0.01)
+    beyond = planned(64 * 2**30, "--to", "1000000")
+    assert beyond["settings"]["search"]["high"] == pytest.approx(ceiling, rel=0.01)
+    (skipped,) = beyond["skipped"]
+    assert skipped["spec"]["load"]["rate_per_s"] == 1e6
+    assert "the client can drive" in skipped["reason"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (("--search", "--concurrency", "2", *LIMITS), "--search chooses the load itself"),
         (("--search",), "--search needs limits of percentiles"),
-        (("--search", "rate", *LIMITS), "aiprof load URL --search rate"),
+        (("--search", "rate", "--from", "1e5", "--to", "1e6", *LIMITS), "the client can drive"),
+        (("--search", "rate", "--concurrency", "2", *LIMITS), "leave out --concurrency"),
+        (("--search", "rate", "--budget", "9s", *LIMITS), "requests/s has up to"),
+        (("--engine-option", "search=rate", "--engine-option", "from=0", *LIMITS), "from 0.001 to"),
         (("--concurrency", "2", "--to", "8", *LIMITS), "--from and --to go with --search"),
         (("--scenario", "chat", *LIMITS), "name one --scenario"),
         (("--budget", "9s", *LIMITS), "narrower --from, --to"),
