@@ -20,6 +20,8 @@ from profiler.results.schema import (
     CaseSpec,
     Ceiling,
     DeviceRecord,
+    Fidelity,
+    Flag,
     Measurement,
     SkippedCase,
     TrialRecord,
@@ -92,6 +94,8 @@ def write_box(
     simulated: bool = False,
     failing: bool = False,
     energy: bool = True,
+    fidelity: Fidelity | None = None,
+    flags: tuple[Flag, ...] = (),
     **looks: Any,
 ) -> Run:
     """Write and read a run of one device with a decode and a prefill workload."""
@@ -139,7 +143,8 @@ def write_box(
                     ),
                     work=make_work() if spec.output_tokens > 1 else None,
                     simulated=simulated,
-                    flags=(),
+                    flags=flags,
+                    fidelity=fidelity,
                 )
             )
         if failing:

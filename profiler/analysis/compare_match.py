@@ -19,9 +19,9 @@ from profiler.results.schema import CaseRecord, CaseSpec, FormatsRecord
 Match = Literal["same-formats", "same-fidelity"]
 Key = tuple[Hashable, ...]
 UnmatchedKind = Literal[
-    "failed", "skipped", "not_run", "no_fidelity", "formats", "slice", "batch", "lengths", "scenario", "seed",
-    "weights", "architecture", "settings", "several", "not_planned", "other_engine", "other_device",
-    "ambiguous",
+    "failed", "skipped", "not_run", "unfaithful", "no_fidelity", "formats", "slice", "batch",
+    "lengths", "scenario", "seed", "weights", "architecture", "settings", "several",
+    "not_planned", "other_engine", "other_device", "ambiguous",
 ]  # fmt: skip
 
 FREE_FIELDS: Final = {"case_id", "device_key", "device_keys", "engine", "model"}
@@ -91,12 +91,16 @@ def inventory(letter: str, runs: Sequence[Run], match: Match) -> Inventory:
     for run in runs:
         last = {case.spec.case_id: case for case in run.cases}
         for case in last.values():
-            if case.failure is None:
+            refuted = None if case.fidelity is None else case.fidelity.refuted
+            if case.failure is None and refuted and match == "same-formats":
+                text = f"does not count: on {letter} the engine computes something else ({refuted})"
+                absent.append(Absent(case.spec, "unfaithful", text))
+            elif case.failure is None:
                 key = match_key(case.spec, "same-formats")
                 groups[key, case.spec.device_key, case.spec.engine].append((run, case))
-                continue
-            text = f"{case.failure.kind} in {case.failure.stage}: {case.failure.message}"
-            absent.append(Absent(case.spec, "failed", f"failed on {letter} ({text})"))
+            else:
+                text = f"{case.failure.kind} in {case.failure.stage}: {case.failure.message}"
+                absent.append(Absent(case.spec, "failed", f"failed on {letter} ({text})"))
         absent += [
             Absent(skipped.spec, "skipped", f"skipped on {letter} ({skipped.reason})")
             for skipped in run.record.skipped

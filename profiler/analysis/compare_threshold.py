@@ -178,11 +178,11 @@ def _change(log_speed: float) -> str:
 
 
 def _lost(candidate: str, baseline: str, unmatched: Sequence[Unmatched]) -> Iterable[Judgement]:
-    """Judge what the baseline has measured and the candidate has not; a case that now fails is lost."""
+    """Judge what the baseline has and the candidate has not; what now fails or computes otherwise is lost."""
     for case in unmatched:
         if case.measured_on not in (baseline, "both"):
             continue
-        status: Status = "regression" if case.kind == "failed" else "undecided"
+        status: Status = "regression" if case.kind in ("failed", "unfaithful") else "undecided"
         label = _label(case.scenario, case.variant, case.model, case.formats, case.load)
         yield Judgement(candidate, case.case_id, label, None, status, None, case.reason)
 

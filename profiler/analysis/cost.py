@@ -137,6 +137,8 @@ def cost_figure(name: str, case: CaseEvidence, box: Box | str, output_share: flo
         return Figure.missing(box)
     if box.lacking:
         return Figure.missing(f"no price without {', '.join(box.lacking)} of box '{box.name}'")
+    if case.refuted is not None:
+        return Figure.missing(f"no price: the engine computes something else ({case.refuted})")
     on_output = name == "usd_per_million_output_tokens"
     if not on_output and output_share == 1:
         return Figure.missing("all cost is on output tokens; a stated_split would put a part on input")

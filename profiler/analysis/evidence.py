@@ -93,6 +93,12 @@ class CaseEvidence:
         return {flag.code: flag.hint for record in self.records for flag in record.flags}
 
     @property
+    def refuted(self) -> str | None:
+        """Why the engine does not compute the model it claims, or None; see ``Fidelity.refuted``."""
+        found = (record.fidelity.refuted for record in self.records if record.fidelity is not None)
+        return next((why for why in found if why is not None), None)
+
+    @property
     def predicted(self) -> Prediction | None:
         """The accounting of the case, or None when it never ran."""
         return self.records[-1].predicted if self.records else None

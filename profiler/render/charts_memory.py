@@ -108,7 +108,8 @@ def memory_table(entries: Sequence[Entry]) -> Table | None:
     columns = [Column("case"), Column("what"), Column("measured", "", True), Column("predicted", "", True)]
     note = "Different observers count different things: none of these are added up."
     caption = "Memory by every observer, beside what was predicted"
-    return condensed(Table("memory-observers", caption, (*columns, Column("source")), tuple(rows), note))
+    table = Table("memory-observers", caption, (*columns, Column("source")), tuple(rows), note)
+    return condensed(table, ("case",))
 
 
 def _largest(entries: Sequence[Entry]) -> list[tuple[Entry, Prediction]]:

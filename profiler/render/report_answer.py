@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Protocol
 
+from profiler.render.report_caveats import caveats
 from profiler.render.report_numbers import figure, measured_cell, plottable, unit_for
 from profiler.render.report_questions import Question, questions
 from profiler.render.report_subjects import Entry, Family, Subject
@@ -108,12 +109,17 @@ def answer_section(families: Sequence[Family], subjects: Sequence[Subject], judg
     """Return the table of answers and a sentence that sums it up."""
     rows: list[Row] = []
     verdicts: list[Verdict] = []
+    shown: list[Entry] = []
     for family in families:
         for question in questions(family):
-            found = _answer(family, question, subjects, judge, titles=len(families) <= MAX_TITLED)
-            if found is not None:
-                rows.append(found[0])
-                verdicts.append(found[1])
+            chosen = _chosen(family, question)
+            if chosen:
+                row, verdict = _answer(
+                    family, question, subjects, chosen, judge, titles=len(families) <= MAX_TITLED
+                )
+                rows.append(row)
+                verdicts.append(verdict)
+                shown += chosen.values()
     several = len(subjects) > 1
     columns = (
         Column("model"),
@@ -129,20 +135,29 @@ def answer_section(families: Sequence[Family], subjects: Sequence[Subject], judg
     if not rows:
         return Section("answer", "The answer", "Answer", empty="No case has been measured yet.")
     lead = (_summary(verdicts), judge.note) if several else ()
-    return Section("answer", "The answer", "Answer", lead=lead, tables=(table,))
+    return Section("answer", "The answer", "Answer", lead=(*lead, *caveats(shown)), tables=(table,))
 
 
-def _answer(
-    family: Family, question: Question, subjects: Sequence[Subject], judge: Judge, *, titles: bool
-) -> tuple[Row, Verdict] | None:
-    """Return a row and how it ended; None where nobody has the figure."""
+def _chosen(family: Family, question: Question) -> dict[int, Entry]:
+    """Return the case of each subject, by index, that answers the question."""
     chosen: dict[int, Entry] = {}
     for subject in family.subjects:
         entry = question.pick(family.of(subject))
         if entry is not None and entry.measured(question.metric) is not None:
             chosen[subject.index] = entry
-    if not chosen:
-        return None
+    return chosen
+
+
+def _answer(
+    family: Family,
+    question: Question,
+    subjects: Sequence[Subject],
+    chosen: dict[int, Entry],
+    judge: Judge,
+    *,
+    titles: bool,
+) -> tuple[Row, Verdict]:
+    """Return a row and how it ended."""
     base = next(iter(chosen.values())).measured(question.metric)
     unit = unit_for(base.unit if base else "", [entry.value(question.metric) for entry in chosen.values()])
     verdict = _verdict(list(chosen.values()), question, judge)
@@ -159,7 +174,8 @@ def _answer(
             cells.append(Cell(DASH, title="not measured"))
             continue
         cell = measured_cell(entry.measured(question.metric), unit, titles=titles, link=entry.anchor)
-        detail = entry.spec.load_label if question.names_level else ""
+        details = [entry.spec.load_label] if question.names_level else []
+        detail = ", ".join([*details, *(["does not count"] if entry.refuted else [])])
         cells.append(replace(cell, badge=verdict.badges.get(subject.index, ""), detail=detail))
     if len(subjects) > 1:
         cells.append(Cell(verdict.text))
@@ -168,9 +184,10 @@ def _answer(
 
 def _verdict(entries: Sequence[Entry], question: Question, judge: Judge) -> Verdict:
     """Hold the best against all others."""
-    known = [entry for entry in entries if plottable(entry.value(question.metric))]
+    known = [entry for entry in entries if plottable(entry.value(question.metric)) and not entry.refuted]
     if len(known) < 2:
-        return Verdict({}, "only one box", "single", None)
+        refuted = any(entry.refuted for entry in entries)
+        return Verdict({}, "only one box counts" if refuted else "only one box", "single", None)
     sign = 1 if question.lower_is_better else -1
     ordered = sorted(known, key=lambda entry: sign * (entry.value(question.metric) or 0.0))
     leader, others = ordered[0], ordered[1:]
@@ -221,7 +238,7 @@ def _summary(verdicts: Sequence[Verdict]) -> str:
     kinds = Counter(verdict.kind for verdict in verdicts)
     compared = len(verdicts) - kinds["single"]
     if not compared:
-        return "No figure was measured on more than one box, so there is nothing to compare."
+        return "No figure that counts was measured on more than one box, so there is nothing to compare."
     parts = [f"{label} is best in {count}" for label, count in _leaders(verdicts, "best")]
     parts += [f"{kinds['level']} cannot be told apart"] if kinds["level"] else []
     if kinds["undecided"]:

@@ -21,7 +21,7 @@ from profiler.render.report_energy import box_table, devices_table, energy_table
 from profiler.render.report_judge import StartsJudge
 from profiler.render.report_loads import loads_table
 from profiler.render.report_subjects import Entry, Family, Subject, collect, families
-from profiler.render.report_view import Facts, Figure, Report, Section, listed, plural
+from profiler.render.report_view import Facts, Figure, Report, Section, listed, plural, shorten
 from profiler.results.read import Run
 
 _ONE_BATCH: Final = (
@@ -256,7 +256,18 @@ def _summary(runs: Sequence[Run], subjects: Sequence[Subject], entries: Sequence
     parts += [f"{planned - len(entries):,} not measured yet"] if planned > len(entries) else []
     parts += [f"{skipped:,} skipped"] if skipped else []
     boxes = f"{len(subjects)} boxes: " if len(subjects) > 1 else ""
-    return f"{boxes}{', '.join(parts)}."
+    return f"{boxes}{', '.join(parts)}.{_of_what(runs, entries)}"
+
+
+def _of_what(runs: Sequence[Run], entries: Sequence[Entry]) -> str:
+    """Say which models were measured with what and when; the names of folders rarely do."""
+    if not entries:
+        return ""
+    models = listed([shorten(name, 60) for name in dict.fromkeys(one.spec.model_label for one in entries)])
+    engines = listed(list(dict.fromkeys(entry.spec.engine for entry in entries)))
+    days = sorted({run.record.created_utc[:10] for run in runs})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f" {models} with {engines}, {when}."
 
 
 def _simulated(subjects: Sequence[Subject]) -> str:

@@ -94,6 +94,11 @@ class Entry:
         """Id of the case on the page; the same in every report that holds its run."""
         return f"case-{self.subject.run.record.run_id[:6]}-{self.spec.case_id[:10]}"
 
+    @property
+    def refuted(self) -> str | None:
+        """Why the figures are not those of the model that is named, or None; see ``Fidelity.refuted``."""
+        return None if self.case.fidelity is None else self.case.fidelity.refuted
+
     def measured(self, metric: str) -> Measurement | None:
         """Return a measurement that has a value, else None."""
         found = self.case.measurements.get(metric)

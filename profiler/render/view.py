@@ -180,6 +180,7 @@ def run_view(run: Run) -> RunView:
         title = f"{spec.model_label} ({spec.weights} weights) · {written} · {engine} · {device}"
         if case.fidelity is not None:
             title += f" · {case.fidelity.verdict.replace('_', ' ')}"
+            title += ": the figures do not count" if case.fidelity.refuted else ""
         groups.setdefault(title, []).append(case)
     ok = sum(case.status == "ok" for case in run.cases)
     failed = len(run.cases) - ok

@@ -141,6 +141,11 @@ class Fidelity(Record):
     elapsed_s: Finite = 0.0
     checks: tuple[AnswerCheck, ...] = ()
 
+    @property
+    def refuted(self) -> str | None:
+        """Why figures of this engine are not those of the model it claims; None unless a check found so."""
+        return f"{self.verdict}: {self.reason}" if self.verdict in ("degraded", "wrong") else None
+
     @model_validator(mode="after")
     def _says_why(self) -> Self:
         if (self.verdict == "faithful") != (self.reason is None):

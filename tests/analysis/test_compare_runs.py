@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from profiler.analysis.compare import Comparison, MetricComparison, PairComparison, compare_runs
 from profiler.analysis.compare_match import MAX_PAIRS_PER_CASE
 from profiler.analysis.compare_statistics import holm, welch
+from profiler.analysis.compare_threshold import judge_threshold
 from profiler.errors import UsageError
 from profiler.results.read import Run
 from profiler.results.schema import (
@@ -379,6 +380,28 @@ def test_the_fastest_faithful_format_of_each_box_is_compared() -> None:
     )
     assert comparison.pairs[0].unmatched == ()
     assert any("formats of the two sides may differ" in note for note in comparison.notes)
+
+
+@pytest.mark.parametrize("verdict", ["wrong", "degraded"])
+def test_what_an_unfaithful_engine_did_is_not_compared_however_fast_it_was(verdict: str) -> None:
+    formats = make_spec().formats
+    left, right = make_run([_judged(2.0, "faithful", formats)]), make_run([_judged(0.5, verdict, formats)])
+    comparison = compare_runs([left, right])
+    (pair,) = comparison.pairs
+    assert pair.cases == ()
+    (case,) = pair.unmatched
+    assert (case.kind, case.measured_on) == ("unfaithful", "A")
+    assert f"on B the engine computes something else ({verdict}: {verdict} for a test)" in case.reason
+    (judgement,) = judge_threshold(comparison, 0.03).judgements
+    assert judgement.status == "regression"
+
+
+@pytest.mark.parametrize("verdict", ["faithful", "not_checked", None])
+def test_what_nobody_refuted_is_compared(verdict: str | None) -> None:
+    formats = make_spec().formats
+    runs = [make_run([_judged(seconds, verdict, formats)]) for seconds in (2.0, 1.0)]
+    (pair,) = compare_runs(runs).pairs
+    assert len(pair.cases) == 1
 
 
 def test_records_without_fidelity_say_so_for_every_case() -> None:

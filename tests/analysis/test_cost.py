@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from builders import make_fidelity
 from gate_builders import make_case, make_device, make_run, spec_on
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,6 +176,15 @@ def test_a_split_never_counts_anything_twice(share: float) -> None:
     # As many prompt as output tokens, so that the two prices add up to the whole.
     total = (split.output.value or 0) + (split.input.value or 0)
     assert total == pytest.approx(whole.output.value)
+
+
+@pytest.mark.parametrize("verdict", ["wrong", "degraded"])
+def test_tokens_of_another_computation_have_no_price(verdict: str) -> None:
+    (case,) = work_of(BOX, runs=[run_of(fidelity=make_fidelity(verdict))]).cases
+    assert case.output.value is None
+    assert f"computes something else ({verdict}: " in str(case.output.reason)
+    (faithful,) = work_of(BOX, runs=[run_of(fidelity=make_fidelity("faithful"))]).cases
+    assert faithful.output.value is not None
 
 
 def test_a_device_must_match_exactly_one_box() -> None:

@@ -177,7 +177,9 @@ def test_sections_without_data_say_why(tmp_path: Path) -> None:
 
 def test_a_run_of_every_kind_of_ending_shows_them_all(tmp_path: Path) -> None:
     report = build_report([read_run(write_example_run(tmp_path / "open", close=False))], "x")
-    assert report.summary == "1 of 3 cases measured, 1 failed, 1 not measured yet, 1 skipped."
+    assert report.summary == (
+        "1 of 3 cases measured, 1 failed, 1 not measured yet, 1 skipped. smollm2-135m with torch, 2026-01-31."
+    )
     limits = next(section for section in report.sections if section.name == "limits")
     assert [table.name for table in limits.tables] == ["flags", "failures", "skipped", "missing"]
     assert report.warnings[0].startswith("open: incomplete")
