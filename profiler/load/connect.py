@@ -30,7 +30,7 @@ class Connector:
         self._endpoints = endpoints
         self._tls = [endpoint.tls(ca_file) for endpoint in endpoints]
         self._timeout_s = timeout_s
-        self._sockets = SocketSet()
+        self._sockets = SocketSet(lambda: owner.streams)
 
     async def open(self, endpoint: int) -> Connection | tuple[str, str]:
         """Return an open connection, or the name of the failure and what is behind it."""
@@ -54,6 +54,12 @@ class Connector:
             return "tls", error.reason or "the certificate or the protocol was not accepted"
         except OSError as error:
             return "unreachable", error.strerror or type(error).__name__
+
+    @property
+    def kernel_stamped(self) -> float | None:
+        """Share of the receipts over plain connections so far that the kernel has stamped, or None."""
+        sockets = self._sockets
+        return 1 - sockets.stamped_here / sockets.receipts if sockets.receipts else None
 
     def close(self) -> None:
         """Close all plain connections."""

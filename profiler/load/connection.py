@@ -22,6 +22,11 @@ class Owner(Protocol):
 
     max_response_bytes: int
 
+    @property
+    def streams(self) -> int:
+        """Exchanges on connections that wait for bytes."""
+        ...
+
     def finished(self, connection: Connection, exchange: Exchange) -> None:
         """An exchange has ended, well or not."""
 
@@ -59,6 +64,8 @@ class Connection(asyncio.BufferedProtocol):
         self._limit = owner.max_response_bytes
         self._head: Head | None = None
         self._plain: Content | None = None
+        self._in_chunks = False
+        """The head is known, chunks follow, and their ends are seen without taking the framing off."""
         self._transport: _Transport | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -70,6 +77,7 @@ class Connection(asyncio.BufferedProtocol):
         """Start an exchange."""
         self.exchange = exchange
         self._head = self._plain = None
+        self._in_chunks = False
         self.used += 1
         exchange.endpoint = self.endpoint
         assert self._transport is not None
@@ -81,30 +89,31 @@ class Connection(asyncio.BufferedProtocol):
         return BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Stamp first, then see whether this is the end."""
-        now = monotonic_ns()
+        """Take what asyncio's TLS transport has read just now."""
+        self.received(monotonic_ns(), nbytes)
+
+    def received(self, stamp_ns: int, nbytes: int) -> None:
+        """Keep what came in at ``stamp_ns``, and see whether this is the end."""
         data = BUFFER[:nbytes].tobytes()
         exchange = self.exchange
         if exchange is None:
             self.close()  # nothing was asked
             return
-        exchange.pieces.append((now, data))
-        exchange.received += len(data)
-        exchange.last_byte_ns = now
-        head = self._head
-        if head is None:
-            self._first(exchange, now)
-        elif exchange.received > self._limit:
-            self.fail("too_large", f"the answer is longer than {self._limit} bytes")
-        elif self._plain is None and head.chunked:
+        exchange.pieces.append((stamp_ns, data))
+        exchange.received += nbytes
+        if self._in_chunks and exchange.received <= self._limit:
             if nbytes > 8 and data.endswith(b"\n\n\r\n"):
-                pass  # an event that ends with its chunk: nearly every receipt, and never the last one
-            elif data.endswith(_LAST_CHUNK) or (
+                return  # an event that ends with its chunk: nearly every receipt, and never the last one
+            if data.endswith(_LAST_CHUNK) or (
                 data == _LAST_CHUNK_ALONE and exchange.pieces[-2][1].endswith(b"\r\n")
             ):
-                self._end(exchange, now)
-            elif len(data) < 8 or data.endswith(b"\r\n\r\n"):
+                self._end(exchange, stamp_ns)
+            elif nbytes < 8 or data.endswith(b"\r\n\r\n"):
                 self._feed_all(exchange)  # odd pieces, CRLF events or trailers: take the framing off
+        elif self._head is None:
+            self._first(exchange, stamp_ns)
+        elif exchange.received > self._limit:
+            self.fail("too_large", f"the answer is longer than {self._limit} bytes")
         else:
             self._feed_all(exchange)
 
@@ -117,12 +126,14 @@ class Connection(asyncio.BufferedProtocol):
             self.fail("malformed", str(error))
             return
         self._head = head
+        self._in_chunks = head is not None and head.chunked
         if head is not None and (rest or not head.chunked):
             self._feed_all(exchange)
 
     def _feed_all(self, exchange: Exchange) -> None:
         """Take the framing off from where it was left, to know for sure whether the answer is complete."""
         assert self._head is not None
+        self._in_chunks = False
         try:
             if self._plain is None:
                 self._plain = Content(self._head)

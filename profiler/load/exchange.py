@@ -12,7 +12,6 @@ class Exchange:
         scheduled_ns: when it was due.
         sent_ns: when its first byte was handed to the kernel.
         first_byte_ns: receipt of the first byte of the answer.
-        last_byte_ns: receipt of the last one so far.
         end_ns: when it was over, as the client saw it.
         prompt_tokens: prompt length asked for, or 0 when the prompt is text of unknown length.
         output_tokens: tokens asked for.
@@ -24,7 +23,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "end_ns", "endpoint", "failure", "first_byte_ns", "index", "last_byte_ns", "message",
+        "end_ns", "endpoint", "failure", "first_byte_ns", "index", "message",
         "output_tokens", "pieces", "prompt_tokens", "received", "retries", "scheduled_ns", "sent_ns",
     )  # fmt: skip
 
@@ -32,7 +31,7 @@ class Exchange:
         self.index = index
         self.endpoint = 0
         self.scheduled_ns = scheduled_ns
-        self.sent_ns = self.first_byte_ns = self.last_byte_ns = self.end_ns = 0
+        self.sent_ns = self.first_byte_ns = self.end_ns = 0
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
         self.pieces: list[tuple[int, bytes]] = []
@@ -40,3 +39,8 @@ class Exchange:
         self.failure: str | None = None
         self.message = ""
         self.retries = 0
+
+    @property
+    def last_byte_ns(self) -> int:
+        """Receipt of the last byte so far."""
+        return self.pieces[-1][0] if self.pieces else 0

@@ -7,7 +7,7 @@ told apart; where the number of tokens comes from is part of the result.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from itertools import chain, islice
 from typing import Final
 
@@ -100,18 +100,19 @@ class Unframed:
         between: the receipt that was taken last was one whole chunk, and nothing of it is left.
     """
 
-    def __init__(self, raw: Iterable[tuple[int, bytes]]) -> None:
+    def __init__(self, raw: Sequence[tuple[int, bytes]]) -> None:
         self.head: Head | None = None
         self.content: Content | None = None
         self.between = False
-        self._raw = iter(raw)
-        self._held: tuple[int, bytes] | None = None
+        self._raw = raw
+        self._next = 0
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Yield ``(stamp_ns, content)``."""
         before = b""
-        while (piece := self._next()) is not None:
-            stamp, data = piece
+        while self._next < len(self._raw):
+            stamp, data = self._raw[self._next]
+            self._next += 1
             if self.content is None:
                 before += data
                 self.head, data = split_head(before)
@@ -134,22 +135,11 @@ class Unframed:
             Whether ``most`` were taken, so that there may be more.
         """
         assert tally.template is not None
-        text_of = tally.template.text_of_chunk
-        stamps: list[int] = []
-        texts: list[bytes] = []
-        while len(stamps) < most and (piece := self._next()) is not None:
-            text = text_of(piece[1])
-            if text is None:
-                self._held = piece
-                break
-            stamps.append(piece[0])
-            texts.append(text)
-        take_texts(tally, stamps, texts)
-        return len(stamps) == most
-
-    def _next(self) -> tuple[int, bytes] | None:
-        held, self._held = self._held, None
-        return held or next(self._raw, None)
+        plain = self._raw[self._next : self._next + most]
+        texts = tally.template.texts_of_chunks([data for _, data in plain])
+        take_texts(tally, [stamp for stamp, _ in plain[: len(texts)]], texts)
+        self._next += len(texts)
+        return len(texts) == most
 
 
 def _refused(reading: Reading, head: Head, content: bytes, key: str | None) -> Reading:

@@ -212,6 +212,7 @@ def _process(vitals: Vitals) -> LoadProcess:
         loop_lag_p50_s=p50,
         loop_lag_p99_s=p99,
         loop_lag_max_s=largest,
+        kernel_stamped=vitals.kernel_stamped,
     )
 
 

@@ -70,7 +70,7 @@ def take_texts(tally: Tally, stamps: Sequence[int], texts: Sequence[bytes]) -> N
     """Add events that bring a text and nothing else."""
     tally.reading.chunk_ns += stamps
     tally.reading.chunk_tokens += [0] * len(stamps)
-    tally.texts += [text.decode() for text in texts]
+    tally.texts += map(bytes.decode, texts)
 
 
 def _take_parsed(tally: Tally, batch: list[Event], api: Api) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from profiler.load.http import size_line
@@ -45,20 +45,33 @@ class Template:
         text = event[self._from : self._to]
         return None if not text or _SPECIAL.search(text) else text
 
-    def text_of_chunk(self, data: bytes) -> bytes | None:
-        """Return the text of a receipt that is one HTTP chunk with one event, or None for any other."""
-        size = len(data)
-        before = self._framed_before.get(size)
-        if before is None:
-            head = size_line(size)
-            # Of a length that no chunk has, nothing can begin like this.
-            before = head + b"data: " + self._before if head else b"\n"
-            if len(self._framed_before) < 1000:
-                self._framed_before[size] = before
-        if not (data.startswith(before) and data.endswith(self._framed_after)):
-            return None
-        text = data[len(before) : -len(self._framed_after)]
-        return None if not text or _SPECIAL.search(text) else text
+    def texts_of_chunks(self, receipts: Sequence[bytes]) -> list[bytes]:
+        """Return the texts of receipts that are one HTTP chunk with one event each, up to the first other."""
+        after, to = self._framed_after, -len(self._framed_after)
+        texts: list[bytes] = []
+        size, before, start = -1, b"", 0
+        for data in receipts:
+            if len(data) != size:
+                size = len(data)
+                before = self._framed_before.get(size) or self._framing(size)
+                start = len(before)
+            if not (data.startswith(before) and data.endswith(after)):
+                break
+            texts.append(data[start:to])
+        if not all(texts) or _SPECIAL.search(b"".join(texts)):
+            # Which, is looked for only where there is one: these end what is plain.
+            odd = (at for at, text in enumerate(texts) if not text or _SPECIAL.search(text))
+            del texts[next(odd) :]
+        return texts
+
+    def _framing(self, size: int) -> bytes:
+        """Return how a chunk of ``size`` bytes in all begins."""
+        head = size_line(size)
+        # Of a length that no chunk has, nothing can begin like this.
+        before = head + b"data: " + self._before if head else b"\n"
+        if len(self._framed_before) < 1000:
+            self._framed_before[size] = before
+        return before
 
 
 def template(event: bytes, means: Callable[[Any], str | None]) -> Template | None:

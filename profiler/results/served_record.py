@@ -22,6 +22,8 @@ class LoadProcess(Record):
         loop_lag_p50_s: median of how late its event loop was (the kernel's timer adds up to 1 ms).
         loop_lag_p99_s: 99th percentile of that.
         loop_lag_max_s: the longest.
+        kernel_stamped: share of the receipts over plain connections that the kernel stamped when they came
+            in; the others, and all over TLS, are stamped when the process reads them. None: there were none.
     """
 
     requests: Count
@@ -31,6 +33,7 @@ class LoadProcess(Record):
     loop_lag_p50_s: Finite | None
     loop_lag_p99_s: Finite | None
     loop_lag_max_s: Finite | None
+    kernel_stamped: Finite | None = None
 
 
 class ClientCeiling(Record):
