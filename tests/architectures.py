@@ -50,6 +50,10 @@ QWEN3_MOE = replace(
     layers=3,
     experts=Experts(count=8, per_token=2, intermediate_size=24, dense_layers=1),
 )
+# As llama.cpp has it: experts in every layer.
+QWEN3_MOE_ONLY = replace(
+    QWEN3, family="qwen3_moe", experts=Experts(count=8, per_token=2, intermediate_size=24)
+)
 DEEPSEEK_V3 = replace(
     LLAMA,
     family="deepseek_v3",

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import yaml
-from architectures import SMALL
+from architectures import QWEN3_MOE_ONLY, SMALL
 from builders import make_spec
 from fuzz_mutations import as_json, damaged_bytes, damaged_document, damaged_json
 from fuzz_target import Target, new_folder, through_file
@@ -149,6 +149,57 @@ def safetensors() -> Target:
         lambda content: {"model.safetensors.index.json": content, "one.safetensors": whole}
     )
     return Target(single | sharded, read, (AiprofError, reader.EngineError))
+
+
+def ggufs() -> Target:
+    """GGUF files, whole and as the first of two parts: what they say the model is."""
+    from gguf_made import Kind, all_in, write_gguf
+
+    from profiler.models.accounting import decode_step_bytes
+    from profiler.models.catalogue import resolve_model
+
+    with new_folder() as folder:
+        whole = write_gguf(folder / "whole.gguf", kind_of=all_in(Kind.Q4_0), tokens=64)
+        experts = write_gguf(folder / "experts.gguf", QWEN3_MOE_ONLY, all_in(Kind.F16))
+        split = [{"split.no": number, "split.count": 2} for number in range(2)]
+        halves = [
+            write_gguf(folder / f"{at}.gguf", fields=split[at], keep=(at + 1).__eq__ if at else (2).__ne__)
+            for at in range(2)
+        ]
+        one, other, first, second = (path.read_bytes() for path in (whole, experts, *halves))
+    names = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
+
+    def read(files: dict[str, bytes]) -> None:
+        with new_folder() as folder:
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
+            model = resolve_model(str(folder / next(iter(files))))
+            assert model.formats is not None
+            decode_step_bytes(model.architecture, model.formats, 1, 1)
+
+    alone = _damaged_gguf([one, other]).map(lambda content: {"m.gguf": content})
+    of_two = _damaged_gguf([first]).map(lambda content: dict(zip(names, (content, second), strict=True)))
+    return Target(alone | of_two, read)
+
+
+def _damaged_gguf(files: list[bytes]) -> st.SearchStrategy[bytes]:
+    """Bytes damaged anywhere, and numbers in the header replaced, where all that is read stands."""
+    numbers = st.sampled_from([0, 1, 2, 9, 31, 255, 2**31, 2**32 - 1, 2**40, 2**63, 2**64 - 1])
+
+    def header(content: bytes) -> st.SearchStrategy[bytes]:
+        end = min(len(content) - 8, 6000)
+        width = st.sampled_from([4, 8])
+        change = st.tuples(st.integers(4, end), numbers, width)
+        return st.lists(change, min_size=1, max_size=4).map(lambda changes: _overwritten(content, changes))
+
+    return damaged_bytes(files) | st.sampled_from(files).flatmap(header)
+
+
+def _overwritten(content: bytes, changes: list[tuple[int, int, int]]) -> bytes:
+    changed = bytearray(content)
+    for at, number, width in changes:
+        changed[at : at + width] = (number % (1 << 8 * width)).to_bytes(width, "little")
+    return bytes(changed)
 
 
 def _worker_module(name: str) -> Any:

@@ -8,6 +8,7 @@ from fuzz_answers import endpoint_answers, power_meters, worker_answers, worker_
 from fuzz_evidence import hub_caches, references, scores, signatures
 from fuzz_files import (
     costs,
+    ggufs,
     joined_energies,
     model_configs,
     policies,
@@ -33,6 +34,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "model_configs": model_configs,
     "hub_caches": hub_caches,
     "safetensors": safetensors,
+    "ggufs": ggufs,
     "worker_answers": worker_answers,
     "worker_results": worker_results,
     "endpoint_answers": endpoint_answers,

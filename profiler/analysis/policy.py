@@ -55,7 +55,7 @@ class Selector:
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     engine: str | None = None
-    weights: Literal["random", "folder"] | None = None
+    weights: Literal["random", "folder", "file"] | None = None
 
     def fits(self, spec: CaseSpec) -> bool:
         """Whether a case is meant."""

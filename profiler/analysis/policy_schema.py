@@ -52,7 +52,7 @@ class CaseFile(FileModel):
     prompt_tokens: Tokens | None = None
     output_tokens: Tokens | None = None
     engine: Line | None = None
-    weights: Literal["random", "folder"] | None = None
+    weights: Literal["random", "folder", "file"] | None = None
 
     @field_validator("precision")
     @classmethod

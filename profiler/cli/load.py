@@ -84,8 +84,8 @@ INTERRUPTED = 130
 )
 @click.option(
     "--weights",
-    metavar="FOLDER",
-    help="Safetensors of what the server runs: its answers are held against an fp32 reference of them.",
+    metavar="FOLDER|FILE",
+    help="Safetensors or GGUF of what the server runs: answers are held against an fp32 reference of them.",
 )
 @click.option("--precision", help="Number format that it claims (default: that of the weights).")
 @click.option("--no-fidelity", is_flag=True, help="Leave out the check of the answers; the record says so.")

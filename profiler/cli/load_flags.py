@@ -163,8 +163,15 @@ def _claim(flags: dict[str, Any]) -> Claim | None:
             raise UsageError("--precision says what --weights are served in; give both")
         return Claim(seed=flags["seed"])
     model = resolve_model(given)
-    if model.folder is None:
-        raise UsageError(f"--weights {given}: no safetensors there; give the folder that the server loaded")
+    if model.real_weights is None:
+        raise UsageError(
+            f"--weights {given}: no weights there; give the folder or the GGUF file that the server loaded"
+        )
+    if model.formats is not None:
+        if precision is not None:
+            raise UsageError(f"--precision: {model.name} is in {model.formats.weight_format}; leave it out")
+        return Claim(model, model.formats, flags["seed"])
+    assert model.folder is not None
     precision = precision or stored_precision(model.folder)
     if precision is None:
         raise UsageError(f"--weights {given}: config.json names no plain number format; give --precision")

@@ -21,26 +21,32 @@ from profiler.worker.llamacpp_support import (
 
 
 class LlamaCppEngine:
-    """llama.cpp on the CPU, with random weights in a GGUF file of the model's shape."""
+    """llama.cpp on the CPU, with a GGUF file of the user's, or random weights in one of the model's shape."""
 
     name = "llamacpp"
     simulated = False
+    reads = ("file",)
 
     def unsupported(self, architecture: Architecture, formats: Formats, device: Device) -> str | None:
         """Return why this model or these formats do not run, or None."""
         if architecture.family not in FAMILIES:
             known = ", ".join(FAMILIES)
             return f"the llamacpp engine does not run the family {architecture.family}, only {known}"
+        if formats.kv_dtype not in KV_FORMATS:
+            known = ", ".join(KV_FORMATS)
+            return f"the llamacpp engine keeps its cache in one of {known}, not in {formats.kv_dtype}"
+        if formats.stored_bytes is not None:
+            return None  # a file of the user's, which says everything else itself
         rope_type = (architecture.rope_scaling or {}).get("rope_type", "default")
         if rope_type not in ROPE_TYPES:
             known = ", ".join(ROPE_TYPES)
             return f"the llamacpp engine does not know rope_type {rope_type}, only {known}"
         if formats.weight_format not in FORMATS:
             known = ", ".join(FORMATS)
-            return f"the llamacpp engine keeps weights in one of {known}, not in {formats.weight_format}"
-        if formats.kv_dtype not in KV_FORMATS:
-            known = ", ".join(KV_FORMATS)
-            return f"the llamacpp engine keeps its cache in one of {known}, not in {formats.kv_dtype}"
+            return (
+                f"the llamacpp engine makes weights in one of {known}, not in {formats.weight_format}; "
+                "give a GGUF file (--model FILE.gguf)"
+            )
         return None
 
     def device_string(self, device: Device, hello: dict[str, Any]) -> str:

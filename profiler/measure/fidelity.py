@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import psutil
@@ -213,7 +213,7 @@ def _ask(
     with WorkerProcess(context.python, context.log_path) as worker:
         hello = worker.request("hello", timeouts.hello_s, engine=engine.name, options=context.options)
         device = engine.device_string(context.device, hello)
-        formats = context.spec.formats.model_dump()
+        formats = asdict(artefact.formats(context.formats))
         # What is checked is the model, not how its tokens are guessed ahead.
         options = {key: one for key, one in context.options.items() if not key.startswith("speculative")}
         request = load_request(artefact, device, formats, options)

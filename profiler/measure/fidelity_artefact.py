@@ -9,6 +9,7 @@ from typing import Any
 
 from profiler.models.architecture import Architecture
 from profiler.models.catalogue import ResolvedModel
+from profiler.models.formats import Formats, arithmetic_of
 from profiler.models.tensors import tensor_groups
 from profiler.results.fidelity_record import FidelityArtefact
 from profiler.worker.fidelity_weights import SCHEME
@@ -45,6 +46,16 @@ class Artefact:
     forced: tuple[tuple[int, ...], ...]
     record: FidelityArtefact
 
+    def formats(self, of_model: Formats) -> Formats:
+        """Return in which formats it is run for a model that runs in ``of_model``.
+
+        Generated weights in place of a file with a format for each tensor are kept in 8 bits, or plain as
+        the file's are: what is looked at is the engine's arithmetic.
+        """
+        if of_model.stored_bytes is None or self.record.weights != "generated":
+            return of_model
+        return arithmetic_of(of_model)
+
     @property
     def parameters(self) -> int:
         """Numbers in all of its weights."""
@@ -66,11 +77,11 @@ def artefact_of(model: ResolvedModel, seed: int) -> Artefact:
         seed: of generated weights and of the prompts.
     """
     architecture = model.architecture
-    if model.folder is not None and 4 * parameters(architecture) <= MOST_REAL_BYTES:
+    weights = model.real_weights
+    if weights is not None and 4 * parameters(architecture) <= MOST_REAL_BYTES:
         record = FidelityArtefact(
-            weights="folder", text="the real weights, all of them", changed={}, seed=seed
+            weights=weights["kind"], text="the real weights, all of them", changed={}, seed=seed
         )
-        weights: dict[str, Any] = {"kind": "folder", "path": str(model.folder)}
         return _asked(architecture, weights, model.weights_digest, record, seed)
     smaller = stand_in(architecture)
     before, after = asdict(architecture), asdict(smaller)
@@ -114,7 +125,7 @@ def _words(architecture: Architecture, smaller: Architecture, model: ResolvedMod
         parts.append(f"{smaller.vocab_size} of {architecture.vocab_size} tokens")
     if smaller.experts and architecture.experts and smaller.experts.count != architecture.experts.count:
         parts.append(f"{smaller.experts.count} of {architecture.experts.count} experts")
-    why = "" if model.folder is None else "; the real weights are too large for an fp32 reference"
+    why = "" if model.real_weights is None else "; the real weights are too large for an fp32 reference"
     return f"same architecture and widths, {', '.join(parts)}, generated weights{why}"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from profiler.measure.fidelity_answers import Fault
-from profiler.models.formats import Formats
+from profiler.models.formats import Formats, arithmetic_of
 from profiler.results.fidelity_record import FidelityFigures, FidelityLimits, Verdict
 
 # Largest mean divergence of any dense model and seed that was measured, in nats. fp32 is what two fp32
@@ -65,6 +65,9 @@ def limits_for(formats: Formats, *, experts: bool = False) -> FidelityLimits:
         experts: whether the model is a mixture of experts.
     """
     table = _table(experts)
+    if formats.stored_bytes is not None:
+        # The reference has the file's own weights, rounded as they are; only arithmetic is left to differ.
+        formats = arithmetic_of(formats)
     # 8-bit arithmetic belongs to the weights' format; a plain dtype adds its own noise.
     parts = (formats.weight_format, formats.compute_dtype, formats.kv_dtype)
     noise = max(table.get(name, 0.0) for name in parts)

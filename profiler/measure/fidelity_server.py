@@ -145,12 +145,12 @@ def _against_reference(
 
 def _real_artefact(claim: Claim) -> Artefact:
     model = claim.model
-    if model is None or model.folder is None:
+    if model is None or model.real_weights is None:
         raise UncheckedError(NO_WEIGHTS)
     if claim.formats is None:
         raise UncheckedError("in which number formats the server runs is not known: give --precision")
     artefact = artefact_of(model, claim.seed)
-    if artefact.record.weights != "folder":
+    if artefact.record.weights == "generated":
         raise UncheckedError("the weights are too large for an fp32 reference")
     if artefact.architecture.max_positions < PROMPT_TOKENS + STEPS:
         raise UncheckedError(f"the model has fewer than {PROMPT_TOKENS + STEPS} positions")

@@ -76,6 +76,7 @@ def _refusal(
         reason = "a slice is asked for with --layers, which marks its record; not with --engine-option layers"
     if reason is None and candidate.depth is not None and not getattr(candidate.engine, "runs_slices", False):
         reason = f"engine {candidate.engine.name} cannot run a slice of a model (--layers)"
+    reason = _why_not_these_weights(candidate) or reason
     reason = reason or _why_not_parallel(candidate) or _why_not_speculative(candidate)
     if reason is not None:
         return SkippedCase(spec=spec, reason=reason)
@@ -106,6 +107,20 @@ def _does_not_fit(
         f"{free / 1e9:.1f} GB are free on {key}: {lacking / 1e9:.1f} GB short"
     )
     return SkippedCase(spec=spec, reason=reason, lacking_bytes=lacking)
+
+
+def _why_not_these_weights(candidate: Candidate) -> str | None:
+    """Return why the engine does not read the file that the weights are in, or None."""
+    kind, name = candidate.model.weights, candidate.engine.name
+    if (
+        kind == "random"
+        or candidate.engine.simulated
+        or kind in getattr(candidate.engine, "reads", ("folder",))
+    ):
+        return None
+    if kind == "file":
+        return f"engine {name} reads safetensors, {candidate.model.name} is a GGUF file: --engine llamacpp"
+    return f"engine {name} reads GGUF files: give the file, or another engine for {candidate.model.name}"
 
 
 def _why_not_parallel(candidate: Candidate) -> str | None:

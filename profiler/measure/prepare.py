@@ -133,7 +133,9 @@ def _acquaint(
         name = engine.device_string(device, hello)
         probe = probe_read_bandwidth(worker, name, IDLE_PROBES, timeouts.probe_s)
         ceilings = [probe.ceiling(device.key, "read_bandwidth", engine.name)]
-        dtypes = [formats.compute_dtype for formats in selection.formats.values()]
+        dtypes = [
+            one.compute_dtype for model in selection.models.values() for one in selection.formats_of(model)
+        ]
         ceilings += matrix_ceilings(
             worker, name, dtypes, timeouts.probe_s, device_key=device.key, engine=engine.name
         )
@@ -238,7 +240,7 @@ def _candidates(selection: Selection, working: dict[tuple[str, str], float]) -> 
         for engine in selection.engines.values()
         if (device.key, engine.name) in working
         for model in selection.models.values()
-        for formats in selection.formats.values()
+        for formats in selection.formats_of(model, selection.options[engine.name])
         for scenario in selection.scenarios
         for batch in request.batches or scenario.batches or preset.batches
         for depth in depths_of(request, model)
@@ -260,6 +262,7 @@ def _model_record(model: ResolvedModel) -> ModelRecord:
         weights=model.weights,
         source=model.source,
         architecture=asdict(model.architecture),
+        details=dict(model.details),
     )
 
 

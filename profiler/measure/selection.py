@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from profiler import registry
@@ -43,6 +43,17 @@ class Selection:
     reports: dict[str, BackendReport]
     backends: dict[str, Backend]
 
+    def formats_of(self, model: ResolvedModel, options: Mapping[str, Any] | None = None) -> list[Formats]:
+        """Return the formats to run a model in: those of its file, else those that were asked for.
+
+        Args:
+            model: one of ``models``.
+            options: of the engine; ``kv_dtype`` among them decides what the cache is kept in.
+        """
+        found = [model.formats] if model.formats is not None else list(self.formats.values())
+        cache = (options or {}).get("kv_dtype")
+        return found if cache is None else [replace(formats, kv_dtype=cache) for formats in found]
+
     @property
     def groups(self) -> tuple[tuple[Device, ...], ...]:
         """The devices of each case: all of them where a model is spread over several, else one."""
@@ -58,9 +69,11 @@ def select(request: SweepRequest, *, allow_download: bool = False) -> Selection:
         UsageError: something is unknown; the message has one line per fault, all of them.
         NothingMeasuredError: there is no device to measure on.
     """
+    given = request.precisions
     request, preset = request.with_preset()
     faults = _Faults()
     models = [faults.collect(resolve_model, name, allow_download) for name in request.models]
+    faults.collect(_formats_are_free, given, models)
     for model in models:
         if model is not None:
             faults.collect(depths_of, request, model)
@@ -111,6 +124,20 @@ def _options(engine: Engine, given: dict[str, str]) -> dict[str, Any]:
             "`aiprof load URL --search concurrency` drives one that runs"
         )
     return engine.options(given)
+
+
+def _formats_are_free(given: Sequence[str], models: Sequence[ResolvedModel | None]) -> None:
+    """Refuse ``--precision`` where only files that have their formats are asked for.
+
+    Raises:
+        UsageError: with the formats that they have.
+    """
+    fixed = [model for model in models if model is not None and model.formats is not None]
+    if given and fixed and len(fixed) == len(models):
+        says = ", ".join(
+            f"{model.name} is in {model.formats.weight_format}" for model in fixed if model.formats
+        )
+        raise UsageError(f"--precision: a GGUF file has formats of its own ({says}); leave it out")
 
 
 def _wants_loads(request: SweepRequest) -> bool:

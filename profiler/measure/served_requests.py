@@ -32,7 +32,8 @@ def load_requests(
         UsageError: what is asked for does not go together.
     """
     request = selection.request
-    (model,), (formats,) = selection.models.values(), selection.formats.values()
+    (model,) = selection.models.values()
+    (formats,) = selection.formats_of(model)
     slos = parse_slos([text for text in options.get("slo", "").split(",") if text])
     searches = [search_of(options, request.batches, slos, scenario) for scenario in selection.scenarios]
     if any(searches) and len(searches) > 1:
@@ -44,7 +45,7 @@ def load_requests(
         seconds = request.budget_s / number
     else:
         seconds = POINT_S if any(searches) else selection.preset.seconds_per_case
-    known = model if model.folder is not None else None
+    known = model if model.real_weights is not None else None
     return [
         LoadRequest(
             endpoints=endpoints,

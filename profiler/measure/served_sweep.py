@@ -86,7 +86,7 @@ class ServedSweep:
         self.options = EndpointEngine().options(dict(request.engine_options))
         self.endpoints = tuple(parse_endpoint(url) for url in self.options["url"].split(","))
         self.selection: Selection = select(request, allow_download=allow_download)
-        if len(self.selection.models) != 1 or len(self.selection.formats) != 1:
+        if len(self.selection.models) != 1 or len(self._all_formats) != 1:
             raise UsageError("a server serves one model in one format: name one --model and one --precision")
         self.local = self.endpoints[0].reach == "loopback"
 
@@ -158,7 +158,11 @@ class ServedSweep:
 
     @property
     def _formats(self) -> Formats:
-        return next(iter(self.selection.formats.values()))
+        return self._all_formats[0]
+
+    @property
+    def _all_formats(self) -> list[Formats]:
+        return [one for model in self.selection.models.values() for one in self.selection.formats_of(model)]
 
     def _spec(self, lane: _Lane, point: Point) -> CaseSpec:
         driver, scenario = lane.driver, lane.scenario

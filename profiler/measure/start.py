@@ -165,10 +165,7 @@ class _Start:
 
     def _load(self, worker: WorkerProcess, device: str) -> dict[str, Any]:
         context, spec = self.context, self.context.spec
-        if context.model.folder is not None:
-            weights: dict[str, Any] = {"kind": "folder", "path": str(context.model.folder)}
-        else:
-            weights = {"kind": "random", "seed": weights_seed(spec.seed, context.challenge)}
+        generated = {"kind": "random", "seed": weights_seed(spec.seed, context.challenge)}
         timeout_s = (
             context.timeouts.load_s + context.predicted.weights_bytes / context.timeouts.load_bytes_per_s
         )
@@ -180,7 +177,7 @@ class _Start:
             timeout_s,
             start=self.index,
             architecture=asdict(context.model.architecture),
-            weights=weights,
+            weights=context.model.real_weights or generated,
             **self.placed,
             formats=spec.formats.model_dump(),
             max_batch=spec.batch,

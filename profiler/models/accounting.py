@@ -9,10 +9,11 @@ Everything is an exact integer except what is marked as expected.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from profiler.models.architecture import Architecture
-from profiler.models.formats import Formats, kv_dtype_bytes, tensor_bytes
+from profiler.models.formats import Formats, kv_bytes, tensor_bytes
 from profiler.models.tensors import TensorGroup, shapes, tensor_groups
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "kv_bytes_per_token",
     "kv_cache_bytes",
     "parameters",
+    "part_bytes",
     "prefill_flops",
     "shapes",
     "weights_bytes",
@@ -130,12 +132,33 @@ def weights_bytes(arch: Architecture, formats: Formats) -> int:
     Raises:
         UsageError: the weight format is unknown.
     """
-    return sum(group.count * group_bytes(group, arch, formats) for group in tensor_groups(arch))
+    return sum(part_bytes(arch, formats).values())
+
+
+def part_bytes(arch: Architecture, formats: Formats) -> dict[str, int]:
+    """Bytes of all tensors by what they are for (``formats.PARTS``).
+
+    Raises:
+        UsageError: the weight format is unknown.
+    """
+    if formats.stored_bytes is not None:
+        return dict(formats.stored_bytes)
+    found: dict[str, int] = {}
+    for group in tensor_groups(arch):
+        found[group.part] = found.get(group.part, 0) + group.count * group_bytes(group, arch, formats)
+    return found
 
 
 def group_bytes(group: TensorGroup, arch: Architecture, formats: Formats) -> int:
-    """Bytes of one tensor of a group in the weight format, scales included."""
-    return tensor_bytes(formats.weight_format, group.part, group.shape, arch.tied_embeddings)
+    """Bytes of one tensor of a group, scales included.
+
+    Where a file has a format for each tensor, its share of the bytes of its part, rounded up.
+    """
+    if formats.stored_bytes is None:
+        return tensor_bytes(formats.weight_format, group.part, group.shape, arch.tied_embeddings)
+    whole = dict(formats.stored_bytes).get(group.part, 0)
+    numbers = sum(one.parameters for one in tensor_groups(arch) if one.part == group.part)
+    return -(-whole * math.prod(group.shape) // numbers)
 
 
 def kv_bytes_per_token(arch: Architecture, kv_dtype: str) -> int:
@@ -151,7 +174,7 @@ def kv_bytes_per_token(arch: Architecture, kv_dtype: str) -> int:
     """
     latent = arch.latent_attention
     per_layer = 2 * arch.kv_heads * arch.head_dim if latent is None else latent.kv_rank + latent.rope_head_dim
-    return arch.layers * per_layer * kv_dtype_bytes(kv_dtype)
+    return kv_bytes(kv_dtype, arch.layers * per_layer)
 
 
 def kv_cache_bytes(arch: Architecture, kv_dtype: str, tokens: int, batch: int) -> int:
@@ -238,17 +261,16 @@ def decode_step_bytes(arch: Architecture, formats: Formats, batch: int, context:
     """
     if batch < 1 or context < 1:
         raise ValueError(f"batch and context must be at least 1, not {batch} and {context}")
-    certain, routed = 0, 0.0
-    for group in tensor_groups(arch):
-        if group.part == "embedding" and not arch.tied_embeddings:
-            rows = (min(batch, arch.vocab_size), arch.hidden_size)
-            certain += tensor_bytes(formats.weight_format, "embedding", rows)
-        elif group.part == "routed_experts" and arch.experts is not None:
-            moe = arch.experts
-            used = expected_distinct_experts(moe.count, moe.per_token, batch) / moe.count
-            routed += used * group.count * group_bytes(group, arch, formats)
-        else:
-            certain += group.count * group_bytes(group, arch, formats)
+    stored = part_bytes(arch, formats)
+    routed = 0.0
+    if not arch.tied_embeddings and "embedding" in stored:
+        rows = min(batch, arch.vocab_size)
+        stored["embedding"] = -(-stored["embedding"] * rows // arch.vocab_size)
+    if arch.experts is not None:
+        moe = arch.experts
+        used = expected_distinct_experts(moe.count, moe.per_token, batch) / moe.count
+        routed = used * stored.pop("routed_experts", 0)
+    certain = sum(stored.values())
     per_token = kv_bytes_per_token(arch, formats.kv_dtype)
     return StepBytes(
         weights_read=certain + round(routed),

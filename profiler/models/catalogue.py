@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,9 @@ from pydantic import Field
 from profiler.errors import InputFileError, UsageError, unknown
 from profiler.models.architecture import Architecture
 from profiler.models.config import architecture_from_config, read_config
+from profiler.models.formats import Formats
+from profiler.models.gguf_file import is_gguf
+from profiler.models.gguf_model import model_name, read_gguf_model
 from profiler.models.hub import cached_snapshot, download, is_repo_id
 from profiler.models.weights import weight_files, weights_digest
 from profiler.yamlio import FileModel, load_yaml
@@ -46,23 +50,35 @@ class CatalogueEntry:
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """What a ``--model`` selector stands for. Holds no path except ``folder``.
+    """What a ``--model`` selector stands for. Holds no path except ``folder`` and ``file``.
 
     Attributes:
         name: catalogue name, ``ORG/NAME`` or name of the folder.
         architecture: of the model.
-        weights: ``folder`` for real weights on disk, ``random`` otherwise.
+        weights: ``folder`` or ``file`` for real weights on disk (safetensors, GGUF), ``random`` otherwise.
         folder: where the weights are, or None.
         source: where the architecture comes from, in words.
         weights_digest: see :func:`profiler.models.weights.weights_digest`; None for random weights.
+        file: the GGUF file of the weights, the first where there are several, or None.
+        formats: of the weights, where the file itself decides them, or None.
+        details: what else a record should say of the file.
     """
 
     name: str
     architecture: Architecture
-    weights: Literal["random", "folder"]
+    weights: Literal["random", "folder", "file"]
     folder: Path | None
     source: str
     weights_digest: str | None
+    file: Path | None = None
+    formats: Formats | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def real_weights(self) -> dict[str, Any] | None:
+        """``weights`` of a ``load`` request for the real weights, or None where they are random."""
+        path = self.file or self.folder
+        return None if path is None else {"kind": self.weights, "path": str(path)}
 
 
 class _Parameters(FileModel):
@@ -143,7 +159,7 @@ def _entry(model: _Model, shared: dict[str, Any], path: Path) -> CatalogueEntry:
 def resolve_model(selector: str, allow_download: bool = False) -> ResolvedModel:
     """Find the model that a selector stands for.
 
-    In this order: a name of the catalogue, in any case (random weights); a folder with a
+    In this order: a name of the catalogue, in any case (random weights); a GGUF file; a folder with a
     ``config.json`` (its safetensors files are the weights, without any they are random); ``ORG/NAME``
     from the local Hugging Face cache, then by download if allowed, then as the hub id of a catalogue
     entry (random weights).
@@ -161,13 +177,17 @@ def resolve_model(selector: str, allow_download: bool = False) -> ResolvedModel:
     if entry is not None:
         return _from_catalogue(entry)
     folder = Path(selector).expanduser()
+    if not folder.is_dir() and is_gguf(folder):
+        return _from_gguf(folder)
     if folder.is_dir():
         return _from_folder(folder, folder.resolve().name, f"folder {folder.resolve().name}")
     if is_repo_id(selector):
         return _from_hub(selector, entries, allow_download)
     if selector.startswith(("/", "./", "../", "~")) or folder.exists():
-        raise UsageError(f"model '{selector}': no such folder; give the folder that holds config.json")
-    raise UsageError(unknown("model", selector, entries) + "; a folder or ORG/NAME will do, too")
+        raise UsageError(
+            f"model '{selector}': no such folder; give the folder that holds config.json, or a GGUF file"
+        )
+    raise UsageError(unknown("model", selector, entries) + "; a folder, a GGUF file or ORG/NAME will do, too")
 
 
 def _from_catalogue(entry: CatalogueEntry) -> ResolvedModel:
@@ -177,12 +197,29 @@ def _from_catalogue(entry: CatalogueEntry) -> ResolvedModel:
 
 def _from_folder(folder: Path, name: str, source: str) -> ResolvedModel:
     if not (folder / "config.json").exists():
-        raise UsageError(f"model '{folder}': no config.json in this folder")
+        found = sorted(path.name for path in folder.glob("*.gguf"))
+        remedy = f"; give the file: {folder / found[0]}" if found else ""
+        raise UsageError(f"model '{folder}': no config.json in this folder{remedy}")
     architecture = read_config(folder / "config.json")
     files = weight_files(folder)
     if not files:
         return ResolvedModel(name, architecture, "random", None, source, None)
     return ResolvedModel(name, architecture, "folder", folder, source, weights_digest(files))
+
+
+def _from_gguf(path: Path) -> ResolvedModel:
+    found = read_gguf_model(path)
+    return ResolvedModel(
+        name=model_name(path),
+        architecture=found.architecture,
+        weights="file",
+        folder=None,
+        source=f"GGUF file {path.name}",
+        weights_digest=found.digest,
+        file=found.path.resolve(),
+        formats=found.formats,
+        details=found.details,
+    )
 
 
 def _from_hub(selector: str, entries: dict[str, CatalogueEntry], allow_download: bool) -> ResolvedModel:

@@ -52,7 +52,17 @@ PARTS = (
 """What a tensor is for; the formats treat each part alike in all layers."""
 
 DTYPE_BYTES: Mapping[str, int] = {"bf16": 2, "fp16": 2, "fp32": 4, "fp8": 1, "int8": 1}
-"""Bytes of one number in the formats without scales, which are also those a KV cache can have."""
+"""Bytes of one number in the formats without scales."""
+
+KV_BLOCKS: Mapping[str, tuple[int, int]] = {
+    **{name: (1, width) for name, width in DTYPE_BYTES.items()},
+    "q8_0": (32, 34),
+    "q5_1": (32, 24),
+    "q5_0": (32, 22),
+    "q4_1": (32, 20),
+    "q4_0": (32, 18),
+}
+"""What a KV cache can hold: so many numbers take so many bytes. Those with scales are llama.cpp's."""
 
 _LINEAR = frozenset({"attention", "dense_mlp", "routed_experts", "shared_experts"})
 _GGUF = _LINEAR | {"embedding", "head"}
@@ -63,14 +73,17 @@ class Formats:
     """The three number formats of a case.
 
     Attributes:
-        weight_format: one of :data:`WEIGHT_FORMATS`.
+        weight_format: one of :data:`WEIGHT_FORMATS`, or with ``stored_bytes`` whatever the file calls itself.
         compute_dtype: what the matrix products are done in; the ceiling for MFU follows it.
-        kv_dtype: what the KV cache holds, one of :data:`DTYPE_BYTES`.
+        kv_dtype: what the KV cache holds, one of :data:`KV_BLOCKS`.
+        stored_bytes: (one of :data:`PARTS`, bytes) where each tensor of a file has a format of its own; None
+            where the bytes follow from ``weight_format``.
     """
 
     weight_format: str
     compute_dtype: str
     kv_dtype: str
+    stored_bytes: tuple[tuple[str, int], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +164,15 @@ def formats_for(precision: str) -> Formats:
     return Formats(precision, entry.compute_dtype, entry.kv_dtype)
 
 
+def arithmetic_of(formats: Formats) -> Formats:
+    """Return the formats of which an engine that reads a file with mixed ones has the arithmetic.
+
+    llama.cpp multiplies whatever it quantised by activations in 8 bits, as it does with Q8_0.
+    """
+    weight_format = "q8_0" if formats.compute_dtype == "int8" else formats.compute_dtype
+    return Formats(weight_format, formats.compute_dtype, formats.kv_dtype)
+
+
 def weight_format_bytes(weight_format: str, rows: int, cols: int) -> int:
     """Bytes of a quantised matrix of ``rows`` outputs and ``cols`` inputs, scales included.
 
@@ -183,15 +205,16 @@ def tensor_bytes(weight_format: str, part: str, shape: tuple[int, ...], tied: bo
     return DTYPE_BYTES[entry.rest] * math.prod(shape)
 
 
-def kv_dtype_bytes(kv_dtype: str) -> int:
-    """Bytes of one number in the KV cache.
+def kv_bytes(kv_dtype: str, numbers: int) -> int:
+    """Bytes of so many numbers in the KV cache, scales included.
 
     Raises:
         UsageError: the dtype is unknown.
     """
-    if kv_dtype not in DTYPE_BYTES:
-        raise UsageError(unknown("KV cache dtype", kv_dtype, DTYPE_BYTES))
-    return DTYPE_BYTES[kv_dtype]
+    if kv_dtype not in KV_BLOCKS:
+        raise UsageError(unknown("KV cache dtype", kv_dtype, KV_BLOCKS))
+    block, size = KV_BLOCKS[kv_dtype]
+    return -(-numbers * size // block)
 
 
 def _weight_format(name: str, what: str = "weight format") -> _WeightFormat:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from profiler.models import accounting
 from profiler.models.architecture import Architecture
-from profiler.models.formats import Formats, kv_dtype_bytes
+from profiler.models.formats import Formats, kv_bytes
 from profiler.models.tensors import TensorGroup, tensor_groups
 
 # Every rank has them whole: norms, and what chooses the experts.
@@ -128,7 +128,7 @@ def device_share(
     else:
         values = 2 * max(1, arch.kv_heads // parallel.tp) * arch.head_dim
     requests = -(-batch // parallel.dp)
-    per_layer = int(values * kv_dtype_bytes(formats.kv_dtype)) * tokens * requests
+    per_layer = kv_bytes(formats.kv_dtype, values) * tokens * requests
     return DeviceShare(max(weights), per_layer * max(len(layers) for layers in stages))
 
 

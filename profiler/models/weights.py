@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from profiler.errors import InputFileError
@@ -77,10 +78,24 @@ def weights_digest(files: tuple[Path, ...]) -> str:
     Raises:
         InputFileError: a file is not a safetensors file.
     """
+    headers = ((path, *_header(path)) for path in sorted(files, key=lambda path: path.name))
+    return files_digest(
+        (path.name, path, size, hashlib.sha256(header).hexdigest()) for path, size, header in headers
+    )
+
+
+def files_digest(files: Iterable[tuple[str, Path, int, str]]) -> str:
+    """SHA-256 over (name, size, SHA-256 of the header, SHA-256 of samples) of each file, in the order given.
+
+    Args:
+        files: name, path, bytes and SHA-256 of the header of each.
+
+    Raises:
+        InputFileError: a file cannot be read.
+    """
     digest = hashlib.sha256()
-    for path in sorted(files, key=lambda path: path.name):
-        size, header = _header(path)
-        parts = (path.name, str(size), hashlib.sha256(header).hexdigest(), _sampled(path, size))
+    for name, path, size, header_sha256 in files:
+        parts = (name, str(size), header_sha256, _sampled(path, size))
         digest.update("\0".join(parts).encode() + b"\n")
     return digest.hexdigest()
 

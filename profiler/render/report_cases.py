@@ -12,7 +12,7 @@ from profiler.render.report_numbers import Unit, figure, measured_cell, rate_tex
 from profiler.render.report_subjects import Entry, format_label
 from profiler.render.report_view import Cell, Column, Facts, Row, Section, Table, condensed, listed, plural
 from profiler.render.units import format_bytes
-from profiler.render.view import full_label, label
+from profiler.render.view import full_label, label, weights_words
 from profiler.results.read import Run
 from profiler.results.schema import Flag
 
@@ -242,7 +242,9 @@ def _facts(run: Run) -> tuple[tuple[str, str], ...]:
     facts += [
         ("engine", f"{engine.name} {engine.version}, Python {engine.python}") for engine in record.engines
     ]
-    facts += [("model", f"{model.name} ({model.weights} weights): {model.source}") for model in record.models]
+    facts += [
+        ("model", f"{model.name} ({weights_words(model.weights)}): {model.source}") for model in record.models
+    ]
     for ceiling in record.ceilings:
         value = ceiling.measurement.value
         if value is not None:

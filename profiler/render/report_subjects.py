@@ -17,6 +17,7 @@ DASHES = ((), (7, 3), (2, 3), (8, 3, 2, 3), (12, 4), (4, 2))
 COLOURS = 6
 MAX_LABEL = 42
 Over = Literal["batch", "users", "rate"]
+_REAL = ("folder", "file")
 _SERVED: Final[dict[Over, str]] = {"batch": "", "users": ", served", "rate": ", served in an open loop"}
 
 
@@ -172,7 +173,7 @@ def families(entries: Sequence[Entry]) -> tuple[Family, ...]:
     for entry in entries:
         spec = entry.spec
         if entry.case.status == "ok":
-            name = f"{spec.model_label} (real weights)" if spec.weights == "folder" else spec.model_label
+            name = f"{spec.model_label} (real weights)" if spec.weights in _REAL else spec.model_label
             over: Over = "batch"
             if spec.load is not None:
                 over = "users" if spec.load.loop == "closed" else "rate"

@@ -121,6 +121,11 @@ def formats_words(formats: FormatsRecord) -> str:
     return f"{formats.weight_format} weights, {formats.compute_dtype} compute, {formats.kv_dtype} cache"
 
 
+def weights_words(weights: str) -> str:
+    """Return ``random weights``, ``GGUF weights`` of a file, …."""
+    return "GGUF weights" if weights == "file" else f"{weights} weights"
+
+
 def full_label(spec: CaseSpec) -> str:
     """Return everything that tells a case from others of its run."""
     return f"{label(spec)} · {spec.model_label} · {spec.formats.weight_format} · {spec.load_label}"
@@ -177,7 +182,7 @@ def run_view(run: Run) -> RunView:
         name = devices[spec.device_key].name if spec.device_key in devices else spec.device_key
         device = name_of(spec, name)
         engine = f"{spec.engine} {engines[spec.engine].version}" if spec.engine in engines else spec.engine
-        title = f"{spec.model_label} ({spec.weights} weights) · {written} · {engine} · {device}"
+        title = f"{spec.model_label} ({weights_words(spec.weights)}) · {written} · {engine} · {device}"
         if case.fidelity is not None:
             title += f" · {case.fidelity.verdict.replace('_', ' ')}"
             title += ": the figures do not count" if case.fidelity.refuted else ""

@@ -17,13 +17,13 @@ class FidelityArtefact(Record):
     """The model that was run for the check; usually smaller than the one that was measured.
 
     Attributes:
-        weights: ``generated`` (seeded, made for the check) or ``folder`` (the real ones).
+        weights: ``generated`` (seeded, made for the check), or the real ones: ``folder`` or GGUF ``file``.
         text: in words, with everything that is smaller than in the model itself.
         changed: architecture fields that differ from the model's, with the values used.
         seed: of weights and prompts.
     """
 
-    weights: Literal["generated", "folder"]
+    weights: Literal["generated", "folder", "file"]
     text: Text
     changed: Details
     seed: Seed

@@ -111,11 +111,20 @@ class Failure(Record):
 
 
 class FormatsRecord(Record):
-    """Number formats of a case."""
+    """Number formats of a case.
+
+    Attributes:
+        weight_format: of the weights; of a GGUF file what it calls itself (``q4_k_m``).
+        compute_dtype: of the matrix products.
+        kv_dtype: of the KV cache.
+        stored_bytes: (part of the model, bytes) where each tensor of a file has a format of its own; None
+            where the bytes follow from ``weight_format``.
+    """
 
     weight_format: Name
     compute_dtype: Name
     kv_dtype: Name
+    stored_bytes: tuple[tuple[Name, Count], ...] | None = None
 
 
 class SliceRecord(Record):
@@ -215,7 +224,8 @@ class CaseSpec(Record):
         device_key: key of the device in ``run.json``.
         engine: name of the engine.
         model: catalogue name, or the folder's own name.
-        weights: ``random``, ``folder`` (real weights), or ``server``: whatever a server by URL has loaded.
+        weights: ``random``, ``folder`` or ``file`` (real weights: safetensors or GGUF), or ``server``:
+            whatever a server by URL has loaded.
         weights_digest: digest of the real weights, or None for random ones.
         formats: number formats.
         scenario: name of the scenario.
@@ -239,7 +249,7 @@ class CaseSpec(Record):
     device_key: Name
     engine: Name
     model: Name
-    weights: Literal["random", "folder", "server"]
+    weights: Literal["random", "folder", "file", "server"]
     weights_digest: Name | None = None
     formats: FormatsRecord
     scenario: Name

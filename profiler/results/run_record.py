@@ -104,15 +104,17 @@ class ModelRecord(Record):
 
     Attributes:
         name: as in the cases.
-        weights: ``random`` or ``folder``.
+        weights: ``random``, or real ones in a ``folder`` (safetensors) or a ``file`` (GGUF).
         source: where the architecture comes from, in words.
         architecture: the fields of ``profiler.models.architecture.Architecture``.
+        details: what a GGUF file says of itself: its types of tensors with their bytes, parts, vocabulary.
     """
 
     name: Name
-    weights: Literal["random", "folder"]
+    weights: Literal["random", "folder", "file"]
     source: Text
     architecture: Details
+    details: Details = Field(default_factory=dict)
 
 
 class NoiseFloor(Record):

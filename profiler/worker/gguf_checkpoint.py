@@ -29,7 +29,7 @@ _FILE_TYPES = {
 }
 
 
-class _Tensor:
+class Tensor:
     """One tensor of the file.
 
     Args:
@@ -65,12 +65,12 @@ def write(path: str, architecture: Dict[str, Any], weight_format: str, kind: str
         OSError: the disk does not take it; nothing is left behind.
     """
     weights = NumpyWeights(seed)
-    tensors = list(_tensors(architecture))
+    wanted = list(tensors(architecture))
     partial = f"{path}.{os.getpid()}.part"
     writer = gguf.GGUFWriter(partial, _ARCHITECTURES[architecture["family"]])
     try:
         _describe(writer, architecture, weight_format)
-        for tensor in tensors:
+        for tensor in wanted:
             dtype, stored = _STORAGE["fp32" if tensor.wide else weight_format]
             shape = tensor.shape if len(tensor.sources) == 1 else (len(tensor.sources), *tensor.shape)
             size = math.prod(shape) * np.dtype(dtype).itemsize
@@ -81,7 +81,7 @@ def write(path: str, architecture: Dict[str, Any], weight_format: str, kind: str
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for tensor in tensors:
+        for tensor in wanted:
             storage = "fp32" if tensor.wide else weight_format
             recipe_of = architecture if kind == "fidelity" else None
             writer.write_tensor_data(_data(tensor, weights, storage, recipe_of))
@@ -96,7 +96,7 @@ def write(path: str, architecture: Dict[str, Any], weight_format: str, kind: str
 
 
 def _data(
-    tensor: _Tensor, weights: NumpyWeights, weight_format: str, recipe_of: Optional[Dict[str, Any]]
+    tensor: Tensor, weights: NumpyWeights, weight_format: str, recipe_of: Optional[Dict[str, Any]]
 ) -> Any:
     dtype, _ = _STORAGE[weight_format]
     data = np.empty((len(tensor.sources), *tensor.shape), dtype)
@@ -116,51 +116,58 @@ def _permuted(values: Any, heads: int) -> Any:
     return np.ascontiguousarray(rows.swapaxes(1, 2).reshape(values.shape))
 
 
-def _tensors(arch: Dict[str, Any]) -> Iterator[_Tensor]:
+def unpermuted(values: Any, heads: int) -> Any:
+    """Take back what llama.cpp's rotary embedding wants of the rows of each head."""
+    rows = values.reshape(heads, values.shape[0] // heads // 2, 2, -1)
+    return np.ascontiguousarray(rows.swapaxes(1, 2).reshape(values.shape))
+
+
+def tensors(arch: Dict[str, Any]) -> Iterator[Tensor]:
+    """Yield every tensor that llama.cpp wants of an architecture (fields of ``Architecture`` as JSON)."""
     hidden = arch["hidden_size"]
-    yield _Tensor("token_embd.weight", ["model.embed_tokens.weight"], (arch["vocab_size"], hidden))
+    yield Tensor("token_embd.weight", ["model.embed_tokens.weight"], (arch["vocab_size"], hidden))
     for layer in range(arch["layers"]):
         yield from _layer(arch, layer)
-    yield _Tensor("output_norm.weight", ["model.norm.weight"], (hidden,), wide=True)
+    yield Tensor("output_norm.weight", ["model.norm.weight"], (hidden,), wide=True)
     if not arch["tied_embeddings"]:
-        yield _Tensor("output.weight", ["lm_head.weight"], (arch["vocab_size"], hidden))
+        yield Tensor("output.weight", ["lm_head.weight"], (arch["vocab_size"], hidden))
 
 
-def _layer(arch: Dict[str, Any], layer: int) -> Iterator[_Tensor]:
+def _layer(arch: Dict[str, Any], layer: int) -> Iterator[Tensor]:
     hidden, block, source = arch["hidden_size"], f"blk.{layer}", f"model.layers.{layer}"
     query, key = arch["heads"] * arch["head_dim"], arch["kv_heads"] * arch["head_dim"]
     paired = arch["family"] == "llama"
-    yield _Tensor(f"{block}.attn_norm.weight", [f"{source}.input_layernorm.weight"], (hidden,), wide=True)
+    yield Tensor(f"{block}.attn_norm.weight", [f"{source}.input_layernorm.weight"], (hidden,), wide=True)
     for letter, width, heads in (("q", query, arch["heads"]), ("k", key, arch["kv_heads"]), ("v", key, None)):
         turned = heads if paired else None
         name, projection = f"{block}.attn_{letter}", f"{source}.self_attn.{letter}_proj"
-        yield _Tensor(f"{name}.weight", [f"{projection}.weight"], (width, hidden), turned)
+        yield Tensor(f"{name}.weight", [f"{projection}.weight"], (width, hidden), turned)
         if arch["attention_bias"]:
-            yield _Tensor(f"{name}.bias", [f"{projection}.bias"], (width,), turned, wide=True)
-    yield _Tensor(f"{block}.attn_output.weight", [f"{source}.self_attn.o_proj.weight"], (hidden, query))
+            yield Tensor(f"{name}.bias", [f"{projection}.bias"], (width,), turned, wide=True)
+    yield Tensor(f"{block}.attn_output.weight", [f"{source}.self_attn.o_proj.weight"], (hidden, query))
     if arch["qk_norm"]:
         for letter in ("q", "k"):
             norm = f"{source}.self_attn.{letter}_norm.weight"
-            yield _Tensor(f"{block}.attn_{letter}_norm.weight", [norm], (arch["head_dim"],), wide=True)
+            yield Tensor(f"{block}.attn_{letter}_norm.weight", [norm], (arch["head_dim"],), wide=True)
     norm = f"{source}.post_attention_layernorm.weight"
-    yield _Tensor(f"{block}.ffn_norm.weight", [norm], (hidden,), wide=True)
+    yield Tensor(f"{block}.ffn_norm.weight", [norm], (hidden,), wide=True)
     yield from _mlp(arch, layer)
 
 
-def _mlp(arch: Dict[str, Any], layer: int) -> Iterator[_Tensor]:
+def _mlp(arch: Dict[str, Any], layer: int) -> Iterator[Tensor]:
     hidden, block, source = arch["hidden_size"], f"blk.{layer}", f"model.layers.{layer}.mlp"
     experts = arch["experts"]
     if experts is None or layer < experts["dense_layers"]:
         width, suffix, paths = arch["intermediate_size"], "", [source]
     else:
-        yield _Tensor(
+        yield Tensor(
             f"{block}.ffn_gate_inp.weight", [f"{source}.gate.weight"], (experts["count"], hidden), wide=True
         )
         width, suffix = experts["intermediate_size"], "_exps"
         paths = [f"{source}.experts.{expert}" for expert in range(experts["count"])]
     for name, shape in (("gate", (width, hidden)), ("up", (width, hidden)), ("down", (hidden, width))):
         sources = [f"{path}.{name}_proj.weight" for path in paths]
-        yield _Tensor(f"{block}.ffn_{name}{suffix}.weight", sources, shape)
+        yield Tensor(f"{block}.ffn_{name}{suffix}.weight", sources, shape)
 
 
 def _describe(writer: Any, arch: Dict[str, Any], weight_format: str) -> None:

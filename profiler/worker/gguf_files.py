@@ -13,7 +13,7 @@ import llama_cpp
 
 from . import gguf_checkpoint
 from .fidelity_weights import SCHEME as FIDELITY_SCHEME
-from .llamacpp_support import FORMATS
+from .llamacpp_support import FORMATS, ROPE_TYPES
 from .protocol import EngineError
 from .weight_recipe import SCHEME
 
@@ -33,12 +33,23 @@ def find(request: Dict[str, Any]) -> Tuple[str, str]:
         EngineError: ``unsupported``, ``weights``, ``bad_request``.
     """
     weights, weight_format = request["weights"], request["formats"]["weight_format"]
+    if weights.get("kind") == "file":
+        return _given(weights["path"])
     if weight_format not in FORMATS:
         raise EngineError("unsupported", f"the llamacpp engine has no weights in {weight_format}")
     if weights.get("kind") not in _WORDS:
-        raise EngineError("unsupported", "the llamacpp engine runs generated weights only")
+        raise EngineError("unsupported", "the llamacpp engine runs GGUF files and generated weights only")
+    rope_type = (request["architecture"]["rope_scaling"] or {}).get("rope_type", "default")
+    if rope_type not in ROPE_TYPES:
+        raise EngineError("unsupported", f"no GGUF file can be generated with rope_type {rope_type}")
     path = _generated(request["architecture"], weight_format, weights["kind"], weights["seed"])
     return path, f"{_WORDS[weights['kind']]}, seed {weights['seed']}, written as GGUF"
+
+
+def _given(path: str) -> Tuple[str, str]:
+    if not os.path.isfile(path):
+        raise EngineError("weights", f"{os.path.basename(path)}: there is no such file any more")
+    return path, "GGUF file"
 
 
 def _generated(architecture: Dict[str, Any], weight_format: str, kind: str, seed: int) -> str:

@@ -108,7 +108,8 @@ def open_source(weights: dict[str, Any], architecture: dict[str, Any]) -> Any:
     """Return the source that the ``weights`` of a ``load`` request ask for.
 
     Raises:
-        EngineError: ``bad_request`` for an unknown kind, ``weights`` for an unreadable folder.
+        EngineError: ``bad_request`` for an unknown kind, ``weights`` for an unreadable folder or file,
+            ``unsupported`` where a package for GGUF files is missing.
     """
     kind = weights.get("kind")
     if kind == "random":
@@ -117,4 +118,10 @@ def open_source(weights: dict[str, Any], architecture: dict[str, Any]) -> Any:
         return FidelitySource(weights["seed"], architecture)
     if kind == "folder":
         return FolderSource(weights["path"])
-    raise EngineError("bad_request", f"unknown kind of weights {kind!r} (known: random, folder, fidelity)")
+    if kind == "file":
+        from .gguf_source import open_gguf  # needs packages that others do without
+
+        return open_gguf(weights["path"], architecture)
+    raise EngineError(
+        "bad_request", f"unknown kind of weights {kind!r} (known: random, folder, file, fidelity)"
+    )

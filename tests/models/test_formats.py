@@ -16,7 +16,7 @@ from profiler.models.formats import (
     PARTS,
     WEIGHT_FORMATS,
     formats_for,
-    kv_dtype_bytes,
+    kv_bytes,
     tensor_bytes,
     weight_format_bytes,
 )
@@ -54,10 +54,18 @@ def test_unknown_precision_names_the_nearest() -> None:
         formats_for("bf61")
 
 
-@pytest.mark.parametrize("call", [lambda: weight_format_bytes("q5", 1, 1), lambda: kv_dtype_bytes("q5")])
+@pytest.mark.parametrize("call", [lambda: weight_format_bytes("q5", 1, 1), lambda: kv_bytes("q5", 1)])
 def test_unknown_formats_are_usage_errors(call: Callable[[], int]) -> None:
     with pytest.raises(UsageError, match=r"unknown .* 'q5'"):
         call()
+
+
+@pytest.mark.parametrize("kv_dtype", ["q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "fp16", "bf16", "fp32"])
+def test_a_cache_takes_what_ggml_says(kv_dtype: str) -> None:
+    names = {"fp16": "F16", "fp32": "F32"}
+    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[names.get(kv_dtype, kv_dtype.upper())]]
+    assert kv_bytes(kv_dtype, 64 * block) == 64 * size
+    assert kv_bytes(kv_dtype, 1) == -(-size // block)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def elsewhere(runs: Sequence[Run], hardware: Hardware, count: int) -> list[Elsew
 
 
 def _elsewhere(spec: CaseSpec, fields: Mapping[str, object], hardware: Hardware, count: int) -> Elsewhere:
-    formats = Formats(spec.formats.weight_format, spec.formats.compute_dtype, spec.formats.kv_dtype)
+    formats = Formats(**spec.formats.model_dump())
     engine = spec.engine if spec.engine in ENGINES and spec.engine != "torch" else default_engine(hardware)
     try:
         architecture = architecture_of(fields)

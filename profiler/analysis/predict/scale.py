@@ -93,7 +93,7 @@ def correction_from(
 
 def _correction(run: Run, case: CaseRecord, target: Deployment, fitted: Calibration) -> Correction:
     spec = case.spec
-    formats = Formats(spec.formats.weight_format, spec.formats.compute_dtype, spec.formats.kv_dtype)
+    formats = Formats(**spec.formats.model_dump())
     here = on_datasheet_scale(
         Deployment(hardware_of(run, spec.device_key), target.architecture, formats), fitted
     )

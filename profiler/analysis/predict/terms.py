@@ -26,11 +26,12 @@ from profiler.errors import UsageError
 from profiler.models.accounting import (
     decode_flops_per_token,
     expected_distinct_experts,
+    group_bytes,
     kv_bytes_per_token,
     prefill_flops,
 )
 from profiler.models.architecture import Architecture
-from profiler.models.formats import Formats, tensor_bytes
+from profiler.models.formats import Formats
 from profiler.models.tensors import tensor_groups
 
 COLUMNS = (
@@ -87,9 +88,7 @@ def _matrices_cached(key: str, arch_and_formats: _Hashable) -> _Matrices:
     arch, formats = arch_and_formats.arch, arch_and_formats.formats
     shared = routed = shared_parameters = routed_parameters = 0.0
     for group in tensor_groups(arch):
-        size = group.count * tensor_bytes(
-            formats.weight_format, group.part, group.shape, arch.tied_embeddings
-        )
+        size = group.count * group_bytes(group, arch, formats)
         if group.part == "routed_experts":
             routed += size
             routed_parameters += group.parameters
