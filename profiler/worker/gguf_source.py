@@ -75,7 +75,7 @@ class GgufSource:
         destinations = dict(decoder.tensors())
         for wanted in self._wanted:
             found = self._tensors[wanted.name]
-            # fp32 comes back as it lies in the file, which cannot be written to; PyTorch warns of such arrays.
+            # fp32 comes back as it lies in the file, which cannot be written to: PyTorch warns of that.
             values = np.require(dequantize(found.data, found.tensor_type), requirements="W")
             values = values.reshape((len(wanted.sources), *wanted.shape))
             for at, name in enumerate(wanted.sources):

@@ -204,7 +204,9 @@ class TorchEngine:
 
 def _dtype(formats: dict[str, str]) -> Any:
     """Return the one dtype of computation and cache, and of weights that are not quantised."""
-    fields = ("compute_dtype", "kv_dtype") if formats["weight_format"] == INT8 else tuple(formats)
+    fields = ["compute_dtype", "kv_dtype"]
+    if formats["weight_format"] != INT8:
+        fields.append("weight_format")
     names = {formats[field] for field in fields}
     if len(names) > 1 or not names <= set(DTYPES):
         raise EngineError(

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import architectures
+import gguf_made
 import numpy as np
 import pytest
+from gguf_made import Kind, write_gguf
 
 from profiler.backends.base import Device
 from profiler.engines.llamacpp import LlamaCppEngine
@@ -22,6 +24,7 @@ from profiler.engines.process import WorkerError, WorkerProcess
 from profiler.errors import UsageError
 from profiler.models.accounting import weights_bytes
 from profiler.models.architecture import Architecture
+from profiler.models.catalogue import resolve_model
 from profiler.models.formats import formats_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -139,6 +142,44 @@ def test_quantised_weights_take_what_the_accounting_says(
     assert len(tokens) == 3
     left = list((tmp_path / "aiprof" / "gguf").glob("*.gguf"))
     assert len(left) == 1
+
+
+def k_quants(name: str) -> Any:
+    """A mixture of types, as files that people download have."""
+    if "ffn_down" in name:
+        return Kind.Q8_0
+    return Kind.Q4_1 if "attn" in name else Kind.Q5_0
+
+
+@needs_llamacpp
+@pytest.mark.torch
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_a_file_of_ones_own_is_run_as_it_is(tmp_path: Path, family: str) -> None:
+    arch = dataclasses.replace(
+        gguf_made.WIDE, family=family, attention_bias=family == "qwen2", vocab_size=512
+    )
+    fields = {"tokenizer.ggml.model": "none", f"{family}.vocab_size": 512}
+    path = write_gguf(tmp_path / "m.gguf", arch, k_quants, fields=fields)
+    found = resolve_model(str(path))
+    assert found.formats is not None
+    prompt = [(7 * at) % arch.vocab_size for at in range(30)]
+    every = [[list(range(arch.vocab_size))]]
+    asked = {"prompt_ids": [prompt], "output_tokens": 1, "forced_ids": [[]], "score_ids": every}
+    logits = {}
+    for engine, python, formats in (
+        ("torch", sys.executable, formats_for("fp32")), ("llamacpp", PYTHON, found.formats)
+    ):  # fmt: skip
+        with WorkerProcess(python, tmp_path / "worker.log") as worker:
+            worker.request("hello", 120, engine=engine, options={})
+            loaded = worker.request(
+                "load", 120, start=0, architecture=dataclasses.asdict(found.architecture),
+                weights=found.real_weights, device="cpu", formats=dataclasses.asdict(formats),
+                max_batch=1, max_tokens=48, options={"threads": 1},
+            )  # fmt: skip
+            logits[engine] = np.array(worker.request("score", 120, **asked)["logits"][0][0])
+    assert loaded["weights_bytes"] == weights_bytes(found.architecture, found.formats)
+    # Activations are rounded to 8 bits, nothing else differs.
+    assert np.std(logits["llamacpp"] - logits["torch"]) < 0.03 * np.std(logits["torch"])
 
 
 @needs_llamacpp
