@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
 from profiler.models.slices import Depth, factors
-from profiler.results.schema import CaseRecord, CaseSpec, Measurement, RunRecord, SliceRecord
+from profiler.results.schema import CaseRecord, CaseSpec, Measurement, RunRecord, SliceRecord, StartRecord
 
 SCOPE = "extrapolated"
 _UNITS = {
@@ -41,6 +42,7 @@ def all_specs(record: RunRecord) -> list[CaseSpec]:
 def extrapolated(
     spec: CaseSpec,
     measurements: dict[str, Measurement],
+    starts: Sequence[StartRecord],
     planned: Sequence[CaseSpec],
     cases: Sequence[CaseRecord],
 ) -> dict[str, Measurement]:
@@ -49,6 +51,7 @@ def extrapolated(
     Args:
         spec: the slice that was just measured.
         measurements: its measurements.
+        starts: its starts.
         planned: all cases that were asked for, those that cannot run included; nothing is extrapolated
             before the deepest slice is done.
         cases: cases that have finished before this one.
@@ -60,8 +63,8 @@ def extrapolated(
     depths = [_depth(other) for other in group]
     if spec.case_id != group[-1].case_id:
         return {}
-    done = {case.spec.case_id: case.measurements for case in cases if case.status == "ok"}
-    done[spec.case_id] = measurements
+    done = {case.spec.case_id: (case.measurements, case.starts) for case in cases if case.status == "ok"}
+    done[spec.case_id] = measurements, tuple(starts)
     lacking = [str(other.slice) for other in group if other.case_id not in done]
     if lacking or len(group) < 2:
         reason = (
@@ -69,12 +72,14 @@ def extrapolated(
         )
         return {name: Measurement.missing(unit, reason, scope=SCOPE) for name, unit in _UNITS.items()}
     shares = factors(depths, Depth(spec.slice.of_dense, spec.slice.of_moe))
+    slices = [done[other.case_id] for other in group]
+    moved = _movements([_bandwidth(made) for _, made in slices])
     found: dict[str, Measurement] = {}
     for source, rate, tokens in (
         ("prefill_s", "prefill_tokens_per_s", spec.batch * spec.prompt_tokens),
         ("tpot_s", "decode_tokens_per_s", spec.batch),
     ):
-        time = _summed(source, [done[other.case_id] for other in group], shares)
+        time = _summed([measured[source] for measured, _ in slices], shares, moved)
         found[f"extrapolated_{source}"] = time
         found[f"extrapolated_{rate}"] = _rate(time, tokens)
     return found
@@ -85,9 +90,30 @@ def _depth(spec: CaseSpec) -> Depth:
     return Depth(spec.slice.dense, spec.slice.moe)
 
 
-def _summed(name: str, measured: Sequence[dict[str, Measurement]], shares: Sequence[float]) -> Measurement:
+def _bandwidth(starts: Sequence[StartRecord]) -> float | None:
+    """Return the mean read bandwidth round the trials of a slice, or None where nothing was probed."""
+    ends = [
+        end
+        for start in starts
+        if start.used
+        for end in (start.probe_before_bytes_per_s, start.probe_after_bytes_per_s)
+        if end
+    ]
+    return fmean(ends) if ends else None
+
+
+def _movements(bandwidths: Sequence[float | None]) -> list[float]:
+    """Return how far the box was from its mean while each slice ran, relative; 0 where it is not known.
+
+    What a slice took on a slower box is not the model's doing, and factors of opposite sign make much of
+    it. Whether a phase follows the bandwidth is not known, so this widens the interval and corrects nothing.
+    """
+    known = [one for one in bandwidths if one is not None]
+    return [0.0 if one is None else abs(one / fmean(known) - 1) for one in bandwidths]
+
+
+def _summed(times: Sequence[Measurement], shares: Sequence[float], moved: Sequence[float]) -> Measurement:
     """Return the time of the whole; the slices' errors are independent, so their squares add up."""
-    times = [measurements[name] for measurements in measured]
     values = [time.value for time in times]
     reason = next((time.reason for time in times if time.reason is not None), None)
     if reason is not None:
@@ -96,14 +122,16 @@ def _summed(name: str, measured: Sequence[dict[str, Measurement]], shares: Seque
     if value <= 0:
         return Measurement.missing("s", "deeper slices were not slower: too much noise to tell", scope=SCOPE)
 
+    drifts = [share * part * (one or 0.0) for share, part, one in zip(shares, moved, values, strict=True)]
+
     def side(pick: Callable[[tuple[float, float], float], float]) -> float:
         """Root of the summed squares of the errors towards one side."""
-        errors = (
+        own = (
             share * (pick(time.ci95, share) - (time.value or 0.0))
             for share, time in zip(shares, times, strict=True)
             if time.ci95 is not None
         )
-        return math.sqrt(sum(error**2 for error in errors))
+        return math.sqrt(sum(error**2 for error in (*own, *drifts)))
 
     ends = None
     if all(time.ci95 is not None for time in times):

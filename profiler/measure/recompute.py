@@ -256,7 +256,7 @@ def _figure_faults(
         prefill_flops=0.0, prefill_bytes=0.0, decode_flops=0.0, decode_bytes=0.0, expected=False
     )
     measured, binding = figures_of(case.spec, work, used, run.ceilings, settings.soak_s)
-    measured |= extrapolated(case.spec, measured, all_specs(run), before)
+    measured |= extrapolated(case.spec, measured, case.starts, all_specs(run), before)
     made.update(measured)
     for name, again in measured.items():
         if name not in case.measurements:

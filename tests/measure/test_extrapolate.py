@@ -140,7 +140,7 @@ def test_dense_layers_and_layers_with_experts_are_fitted_apart() -> None:
     """Outside 1 ms, a dense layer 2 ms, one with experts 3 ms."""
     specs = [spec_of(0, 1), spec_of(1, 0), spec_of(1, 1)]
     cases = [finished(specs[0], timed(0.004, 0.0)), finished(specs[1], timed(0.003, 0.0))]
-    found = extrapolated(specs[2], timed(0.006, 0.0), specs, cases)
+    found = extrapolated(specs[2], timed(0.006, 0.0), [], specs, cases)
     assert found["extrapolated_tpot_s"].value == pytest.approx(0.001 + 3 * 0.002 + 58 * 0.003)
     assert found["extrapolated_prefill_s"].value == pytest.approx(10 * (0.001 + 3 * 0.002 + 58 * 0.003))
     rate = found["extrapolated_decode_tokens_per_s"]
@@ -150,7 +150,7 @@ def test_dense_layers_and_layers_with_experts_are_fitted_apart() -> None:
 def test_errors_of_the_slices_add_up_with_their_factors() -> None:
     specs = [spec_of(0, 1), spec_of(1, 0), spec_of(1, 1)]
     cases = [finished(specs[0], timed(0.004, 1e-5)), finished(specs[1], timed(0.003, 1e-5))]
-    found = extrapolated(specs[2], timed(0.006, 1e-5), specs, cases)["extrapolated_tpot_s"]
+    found = extrapolated(specs[2], timed(0.006, 1e-5), [], specs, cases)["extrapolated_tpot_s"]
     assert found.ci95 is not None
     assert found.value is not None
     # Factors -2, -57 and 60.
@@ -158,16 +158,42 @@ def test_errors_of_the_slices_add_up_with_their_factors() -> None:
     assert found.ci95 == pytest.approx((found.value - half, found.value + half))
 
 
+def test_a_box_that_was_slower_for_one_slice_widens_the_interval() -> None:
+    """Factors -2, -57 and 60; the first slice ran at 80 GB/s, the others at 100."""
+    (start,) = make_case_fields()["starts"]
+    specs = [spec_of(0, 1), spec_of(1, 0), spec_of(1, 1)]
+    made = [
+        (
+            start.model_copy(
+                update=dict.fromkeys(("probe_before_bytes_per_s", "probe_after_bytes_per_s"), rate)
+            ),
+        )
+        for rate in (8e10, 1e11, 1e11)
+    ]
+    first, second = (
+        finished(spec, timed(seconds, 0.0)).model_copy(update={"starts": starts})
+        for spec, seconds, starts in zip(specs, (0.004, 0.003), made, strict=False)
+    )
+    found = extrapolated(specs[2], timed(0.006, 0.0), made[2], specs, [first, second])["extrapolated_tpot_s"]
+    assert found.ci95 is not None
+    assert found.value == pytest.approx(0.181)
+    mean = 28e10 / 3
+    slower, others = abs(8e10 / mean - 1), abs(1e11 / mean - 1)
+    errors = (2 * 0.004 * slower, 57 * 0.003 * others, 60 * 0.006 * others)
+    half = sum(error**2 for error in errors) ** 0.5
+    assert found.ci95 == pytest.approx((found.value - half, found.value + half))
+
+
 def test_what_cannot_be_extrapolated_has_its_reason() -> None:
     specs = [spec_of(0, 1), spec_of(1, 0), spec_of(1, 1)]
     first = finished(specs[0], timed(0.004, 0.0))
-    found = extrapolated(specs[2], timed(0.006, 0.0), specs, [first])
+    found = extrapolated(specs[2], timed(0.006, 0.0), [], specs, [first])
     assert {one.reason for one in found.values()} == {"the slice of 1+0 of 61 layers was not measured"}
     noisy = [first, finished(specs[1], timed(0.009, 0.0))]
-    found = extrapolated(specs[2], timed(0.005, 0.0), specs, noisy)
+    found = extrapolated(specs[2], timed(0.005, 0.0), [], specs, noisy)
     assert "too much noise" in (found["extrapolated_tpot_s"].reason or "")
     assert found["extrapolated_decode_tokens_per_s"].value is None
-    assert extrapolated(make_spec(), {}, [], []) == {}
+    assert extrapolated(make_spec(), {}, [], [], []) == {}
 
 
 def test_layers_that_the_model_does_not_have_are_refused_before_anything_runs(tmp_path: Path) -> None:
