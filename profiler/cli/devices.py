@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--python", metavar="PATH", envvar="AIPROF_VLLM_PYTHON",
-    help="Also look through this Python's environment for the traps of vLLM (or AIPROF_VLLM_PYTHON).",
+    help="Also look at vLLM and llama-cpp-python in this Python (or AIPROF_VLLM_PYTHON): builds and traps.",
 )  # fmt: skip
 def command(as_json: bool, thorough: bool, bundle: Path | None, python: str | None) -> None:
     """Show this box's devices, what can be measured on them and how well, and what is missing.
@@ -45,11 +45,15 @@ def command(as_json: bool, thorough: bool, bundle: Path | None, python: str | No
     if thorough:
         click.echo(f"reading the sensors for {THOROUGH_S:.0f} s", err=True)
     surveyed = survey(find_sensors(), THOROUGH_S if thorough else QUICK_S)
-    environment = None
+    environment = llamacpp = None
     if python is not None:
+        from profiler.engines import llamacpp_traps
         from profiler.engines.vllm_traps import look_at
 
+        llamacpp = llamacpp_traps.look_at(python, devices)
         environment = look_at(python, devices)
+        if llamacpp is not None and "vllm" not in environment.versions:
+            environment = None
     if as_json:
         import json
         from dataclasses import asdict
@@ -57,13 +61,17 @@ def command(as_json: bool, thorough: bool, bundle: Path | None, python: str | No
         document = _document(reports, able, surveyed)
         if environment is not None:
             document["vllm"] = asdict(environment)
+        if llamacpp is not None:
+            document["llamacpp"] = asdict(llamacpp)
         click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:
-        from profiler.cli.devices_view import print_devices, print_vllm
+        from profiler.cli.devices_view import print_devices, print_llamacpp, print_vllm
 
         print_devices(reports, able, surveyed)
         if environment is not None:
             print_vllm(environment)
+        if llamacpp is not None:
+            print_llamacpp(llamacpp)
     if bundle is not None:
         _write_bundle(bundle, _document(reports, able, surveyed))
     if all(device.simulated for device in devices):

@@ -14,6 +14,7 @@ from rich.text import Text
 from profiler.backends.base import BackendReport, Capability, Device
 from profiler.backends.links import sentence as link_sentence
 from profiler.cli.devices_sensors import print_rows, print_sensors, sensor_row, sentence
+from profiler.engines.llamacpp_traps import LlamaCppEnvironment
 from profiler.engines.vllm_traps import VllmEnvironment
 from profiler.render.units import format_bytes
 from profiler.sensors.survey import Surveyed, sensors_of
@@ -52,6 +53,18 @@ def print_vllm(environment: VllmEnvironment) -> None:
     console.print(Text.assemble(("vllm", "bold"), (f"  {environment.python}: {versions}", "dim")))
     rows = [(trap.code, str(trap)) for trap in environment.traps]
     _print_rows(console, rows or [("traps", "none of the known ones")])
+
+
+def print_llamacpp(environment: LlamaCppEnvironment) -> None:
+    """Print what a build of llama-cpp-python can do, and what is wrong with it here."""
+    console = console_for_pipes()
+    offload = {True: "CPU and accelerators", False: "CPU only", None: "not known"}[environment.gpu_offload]
+    console.print(
+        Text.assemble(("llama-cpp-python", "bold"), (f"  {environment.python}: {environment.version}", "dim"))
+    )
+    rows = [("computes on", offload), ("built with", ", ".join(environment.features) or "not known")]
+    rows += [(trap.code, str(trap)) for trap in environment.traps] or [("traps", "none of the known ones")]
+    _print_rows(console, rows)
 
 
 def print_devices(

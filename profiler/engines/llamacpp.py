@@ -10,13 +10,13 @@ from profiler.errors import UsageError, unknown
 from profiler.models.architecture import Architecture
 from profiler.models.formats import Formats
 from profiler.worker.llamacpp_support import (
+    CHOICES,
     FAMILIES,
-    FLASH_ATTENTION,
     FORMATS,
     KV_FORMATS,
+    KV_SPELLINGS,
     OPTIONS,
     ROPE_TYPES,
-    SAMPLING,
 )
 
 
@@ -63,7 +63,7 @@ class LlamaCppEngine:
         return "cpu"
 
     def options(self, given: dict[str, str]) -> dict[str, Any]:
-        """Parse ``threads=N``, ``n_ubatch=N``, ``sampling=greedy|none``, ``flash_attention=auto|on|off``.
+        """Parse numbers (``threads``, ``n_batch``, ``n_ubatch``) and choices; see ``llamacpp_support``.
 
         Raises:
             UsageError: an unknown option, or a value that does not fit it.
@@ -72,13 +72,15 @@ class LlamaCppEngine:
         for key, text in given.items():
             if key not in OPTIONS:
                 raise UsageError(f"--engine-option: {unknown('option of engine llamacpp', key, OPTIONS)}")
-            known = {"sampling": SAMPLING, "flash_attention": FLASH_ATTENTION}.get(key)
-            if known is None:
+            if key not in CHOICES:
                 parsed[key] = _count(key, text)
-            elif text in known:
-                parsed[key] = text
-            else:
-                raise UsageError(f"--engine-option {key}={text}: must be one of {', '.join(known)}")
+                continue
+            parsed[key] = KV_SPELLINGS.get(text, text) if key == "kv_dtype" else text
+            if parsed[key] not in CHOICES[key]:
+                known = ", ".join(CHOICES[key])
+                raise UsageError(f"--engine-option {key}={text}: must be one of {known}")
+        if parsed.get("flash_attention") == "off" and parsed.get("kv_dtype", "").startswith("q"):
+            raise UsageError("--engine-option kv_dtype: a quantised cache needs flash_attention=auto or on")
         return parsed
 
 

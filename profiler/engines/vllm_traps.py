@@ -63,9 +63,19 @@ def look_at(python: str, devices: Sequence[Device]) -> VllmEnvironment:
     Raises:
         UsageError: it cannot be started, or does not answer.
     """
+    stdout, stderr = run_check(python, SCRIPT)
+    return environment_in(stdout, stderr, python, devices)
+
+
+def run_check(python: str, script: Path) -> tuple[str, str]:
+    """Run a script that looks at an environment under its interpreter; return stdout and stderr.
+
+    Raises:
+        UsageError: it cannot be started, or does not answer.
+    """
     try:
         done = subprocess.run(
-            [python, str(SCRIPT)],
+            [python, str(script)],
             capture_output=True,
             text=True,
             errors="replace",
@@ -76,7 +86,7 @@ def look_at(python: str, devices: Sequence[Device]) -> VllmEnvironment:
         raise UsageError(f"--python {python}: cannot be started: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise UsageError(f"--python {python}: did not answer within {TIMEOUT_S:.0f} s") from error
-    return environment_in(done.stdout, done.stderr, python, devices)
+    return done.stdout, done.stderr
 
 
 def environment_in(stdout: str, stderr: str, python: str, devices: Sequence[Device]) -> VllmEnvironment:
@@ -93,9 +103,9 @@ def environment_in(stdout: str, stderr: str, python: str, devices: Sequence[Devi
     """
     try:
         found: dict[str, Any] = json.loads(stdout.splitlines()[-1])
-        versions = {name: _text(found[name]) for name in ("python", "vllm", "torch") if found.get(name)}
+        versions = {name: shown(found[name]) for name in ("python", "vllm", "torch") if found.get(name)}
         own = tuple(
-            Trap(_text(one["code"]), _text(one["text"]), _text(one["remedy"])) for one in found["traps"]
+            Trap(shown(one["code"]), shown(one["text"]), shown(one["remedy"])) for one in found["traps"]
         )
         traps = (*_wrong_build(found, devices), *own)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -106,7 +116,7 @@ def environment_in(stdout: str, stderr: str, python: str, devices: Sequence[Devi
     return VllmEnvironment(scrub(python), versions, traps)
 
 
-def _text(value: Any) -> str:
+def shown(value: Any) -> str:
     """Return what can be shown, whatever was printed there."""
     return scrub(str(value)[:LONGEST])
 
@@ -119,7 +129,7 @@ def _wrong_build(found: dict[str, Any], devices: Sequence[Device]) -> list[Trap]
     if found.get("cpu_build") and accelerators:
         text = f"this vLLM computes on CPUs only, and the box has {accelerators[0].name}"
         return [Trap("wrong_build", text, "name a Python whose vLLM was built for it (--python)")]
-    torch = _text(found.get("torch") or "")
+    torch = shown(found.get("torch") or "")
     built = next((name for name, mark in _BUILDS.items() if mark in torch), None)
     if not found.get("cpu_build") and not accelerators:
         text = f"this vLLM was built for accelerators{f' ({built})' if built else ''}, and the box has none"

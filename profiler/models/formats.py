@@ -57,9 +57,6 @@ DTYPE_BYTES: Mapping[str, int] = {"bf16": 2, "fp16": 2, "fp32": 4, "fp8": 1, "in
 KV_BLOCKS: Mapping[str, tuple[int, int]] = {
     **{name: (1, width) for name, width in DTYPE_BYTES.items()},
     "q8_0": (32, 34),
-    "q5_1": (32, 24),
-    "q5_0": (32, 22),
-    "q4_1": (32, 20),
     "q4_0": (32, 18),
 }
 """What a KV cache can hold: so many numbers take so many bytes. Those with scales are llama.cpp's."""

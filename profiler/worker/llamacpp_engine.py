@@ -18,7 +18,7 @@ import numpy as np
 
 from . import gguf_files, host_memory, llamacpp_log, numpy_bandwidth
 from .llamacpp_model import LoadedModel
-from .llamacpp_support import FAMILIES, FLASH_ATTENTION, FORMATS, N_UBATCH, OPTIONS, SAMPLING
+from .llamacpp_support import CHOICES, COUNTS, FAMILIES, FORMATS, N_UBATCH, OPTIONS
 from .protocol import EngineError
 from .threads import cpu_quota, default_threads
 
@@ -75,8 +75,12 @@ class LlamaCppEngine:
                 "sampling": _SAMPLING_WORDS[self._sampling],
                 "threads": options["threads"],
                 "cpu_quota_cpus": cpu_quota(),
+                "n_batch": options["n_batch"],
                 "n_ubatch": options["n_ubatch"],
+                "n_gpu_layers": 0,
                 "flash_attention": options["flash_attention"],
+                "mmap": options["mmap"],
+                "mlock": options["mlock"],
                 "kv_type": request["formats"]["kv_dtype"],
                 "buffers": self._log.buffers(),
             },
@@ -92,17 +96,15 @@ class LlamaCppEngine:
         prompts, wanted = request["prompt_ids"], _positive(request, "output_tokens")
         _check(model, prompts, wanted)
         model.clear()
-        length, count = len(prompts[0]), len(prompts)
+        length = len(prompts[0])
         model.fill([(token, at, row, at == length - 1)
                     for row, prompt in enumerate(prompts) for at, token in enumerate(prompt)])  # fmt: skip
         submit_ns = time.monotonic_ns()
-        model.decode()
-        tokens = self._next(model, [row * length + length - 1 for row in range(count)])
+        tokens = model.decode(self._next)
         stamps, chosen = [time.monotonic_ns()], [tokens]
         for position in range(length, length + wanted - 1):
             model.fill([(token, position, row, True) for row, token in enumerate(tokens)])
-            model.decode()
-            tokens = self._next(model, range(count))
+            tokens = model.decode(self._next)
             chosen.append(tokens)
             stamps.append(time.monotonic_ns())
         ids = np.array(chosen).T.tolist()
@@ -130,10 +132,10 @@ class LlamaCppEngine:
             width = len(ahead[0])
             model.fill([(token, position + at, row, at == width - 1)
                         for row, tokens in enumerate(ahead) for at, token in enumerate(tokens)])  # fmt: skip
-            model.decode()
+            logits = model.decode(lambda place: model.logits(place).copy())
             position += width
             for row, forced in enumerate(request["forced_ids"]):
-                found = model.logits(row * width + width - 1)
+                found = logits[row]
                 wanted = request.get("score_ids")
                 picked = _highest(found, request["top"]) if wanted is None else wanted[row][step]
                 chosen = int(found.argmax())
@@ -144,11 +146,12 @@ class LlamaCppEngine:
                     ahead[row] = [chosen if forced is None else forced[step]]
         return result
 
-    def _next(self, model: LoadedModel, places: Any) -> List[int]:
-        """Return the next token of each sequence, from the logits at these places of the batch."""
+    def _next(self, place: int) -> int:
+        """Return the next token of a sequence, from the logits at this place of the batch."""
+        model = self._loaded("run")
         if self._sampling == "none":  # as llama-bench: any token, without a look at the logits
-            return [random.randrange(model.vocabulary) for _ in places]
-        return [int(model.logits(place).argmax()) for place in places]
+            return random.randrange(model.vocabulary)
+        return int(model.logits(place).argmax())
 
     def probe(self, request: Dict[str, Any]) -> Dict[str, Any]:
         """Measure the read bandwidth of the CPU.
@@ -213,6 +216,8 @@ def _log_sum_exp(logits: Any) -> float:
     return highest + float(np.log(np.exp(logits.astype(np.float64) - highest).sum()))
 
 
+# (numbers, bytes) of a block; plain formats have blocks of one number.
+_KV_BLOCKS = {"fp32": (1, 4), "fp16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18)}
 _SAMPLING_WORDS = {
     "greedy": "greedy, timed with the step",
     "none": "none: random next tokens, as llama-bench times it",
@@ -226,16 +231,23 @@ def _options(given: Dict[str, Any], kv_dtype: str) -> Dict[str, Any]:
     options = {
         "threads": default_threads(),
         "sampling": "greedy",
+        "n_batch": None,  # as much as the case needs
         "n_ubatch": N_UBATCH,
+        "kv_dtype": kv_dtype,
+        "mmap": "on",
+        "mlock": "off",
         # The fused kernel computes in half precision, which is not what an fp32 case asks for.
         "flash_attention": "off" if kv_dtype == "fp32" else "auto",
     }
     options.update(given)
-    for name, known in (("sampling", SAMPLING), ("flash_attention", FLASH_ATTENTION)):
+    for name, known in CHOICES.items():
         if options[name] not in known:
             raise EngineError("bad_request", f"option {name} must be one of {', '.join(known)}")
-    for name in ("threads", "n_ubatch"):
-        _positive(options, name)
+    for name in COUNTS:
+        if options[name] is not None:
+            _positive(options, name)
+    if options["kv_dtype"] != kv_dtype:
+        raise EngineError("bad_request", f"kv_dtype {options['kv_dtype']} is not the case's, {kv_dtype}")
     return options
 
 
@@ -248,5 +260,6 @@ def _positive(request: Dict[str, Any], field: str) -> int:
 
 def _kv_token_bytes(request: Dict[str, Any]) -> int:
     """Bytes of keys and values of one token; what llama.cpp logs of its cache is rounded to 10 KiB."""
-    arch, width = request["architecture"], {"fp32": 4, "fp16": 2, "bf16": 2}[request["formats"]["kv_dtype"]]
-    return int(2 * arch["layers"] * arch["kv_heads"] * arch["head_dim"] * width)
+    arch = request["architecture"]
+    block, size = _KV_BLOCKS[request["formats"]["kv_dtype"]]
+    return int(-(-2 * arch["layers"] * arch["kv_heads"] * arch["head_dim"] * size // block))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
 
 import llama_cpp
 import numpy as np
@@ -12,7 +12,7 @@ from . import llamacpp_log
 from .protocol import EngineError
 
 # ggml_type of what the cache can hold (ggml.h).
-_KV_TYPES = {"fp32": 0, "fp16": 1, "bf16": 30}
+_KV_TYPES = {"fp32": 0, "fp16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2}
 _FLASH = {"auto": -1, "off": 0, "on": 1}
 
 
@@ -24,7 +24,7 @@ class LoadedModel:
         kv_dtype: of the cache.
         max_batch: sequences.
         max_tokens: of each.
-        options: ``threads``, ``n_ubatch`` and ``flash_attention`` of the engine.
+        options: of the engine, complete.
         log: what llama.cpp says.
 
     Raises:
@@ -49,16 +49,16 @@ class LoadedModel:
         self._log = log
         self._context: Any = None
         self._batch: Any = None
-        parameters = llama_cpp.llama_model_default_params()
-        parameters.n_gpu_layers = 0
-        self._model = llama_cpp.llama_model_load_from_file(path.encode(), parameters)
+        self._rows: List[Any] = []
+        self._model = llama_cpp.llama_model_load_from_file(path.encode(), _loading(options))
         if not self._model:
             raise EngineError("weights", f"llama.cpp does not load the file: {log.error()}")
         self._context = llama_cpp.llama_init_from_model(self._model, self._settings(kv_dtype, options))
         if not self._context:
             self.close()
             raise EngineError("out_of_memory", f"llama.cpp gives no context: {log.error()}")
-        self._batch = llama_cpp.llama_batch_init(max_batch * max_tokens, 0, 1)
+        self._at_once = min(options["n_batch"] or max_batch * max_tokens, max_batch * max_tokens)
+        self._batch = llama_cpp.llama_batch_init(self._at_once, 0, 1)
         self.vocabulary = int(llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model)))
 
     def _settings(self, kv_dtype: str, options: Dict[str, Any]) -> Any:
@@ -66,12 +66,14 @@ class LoadedModel:
         # One stretch of cache per sequence, rounded up by llama.cpp itself.
         settings.n_ctx = self.max_batch * _rounded(self.max_tokens)
         settings.n_seq_max = self.max_batch
-        settings.n_batch = self.max_batch * self.max_tokens
+        settings.n_batch = options["n_batch"] or self.max_batch * self.max_tokens
         settings.n_ubatch = options["n_ubatch"]
         settings.n_threads = settings.n_threads_batch = options["threads"]
         settings.type_k = settings.type_v = _KV_TYPES[kv_dtype]
         settings.flash_attn_type = _FLASH[options["flash_attention"]]
         settings.no_perf = True
+        # A build for accelerators would hand large products to one although all layers are on the CPU.
+        settings.offload_kqv = settings.op_offload = False
         return settings
 
     @property
@@ -96,8 +98,41 @@ class LoadedModel:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
 
     def fill(self, rows: List[Any]) -> None:
-        """Put (token, position, sequence, whether logits are wanted) into the batch."""
-        batch = self._batch
+        """Put (token, position, sequence, whether logits are wanted) into the batch.
+
+        Rows that do not fit ``n_batch`` wait until :meth:`decode` has computed those before them.
+        """
+        self._rows = rows
+        self._fill_next()
+
+    def decode(self, take: Callable[[int], Any]) -> List[Any]:
+        """Compute all rows and wait for them.
+
+        Args:
+            take: gets the place of each row whose logits are wanted, as soon as they are there.
+
+        Returns:
+            What ``take`` returned, in the order of the rows.
+
+        Raises:
+            EngineError: ``out_of_memory``, ``internal``.
+        """
+        taken: List[Any] = []
+        while True:
+            answer = llama_cpp.llama_decode(self._context, self._batch)
+            if answer != 0:
+                kind = "out_of_memory" if answer in (1, -2) else "internal"
+                raise EngineError(kind, f"llama_decode answered {answer}: {self._log.error()}")
+            llama_cpp.llama_synchronize(self._context)
+            wanted = [at for at in range(self._batch.n_tokens) if self._batch.logits[at]]
+            taken += [take(at) for at in wanted]
+            if not self._rows:
+                return taken
+            self._fill_next()
+
+    def _fill_next(self) -> None:
+        batch, rows = self._batch, self._rows[: self._at_once]
+        self._rows = self._rows[self._at_once :]
         batch.n_tokens = len(rows)
         for at, (token, position, sequence, wanted) in enumerate(rows):
             batch.token[at] = token
@@ -105,18 +140,6 @@ class LoadedModel:
             batch.n_seq_id[at] = 1
             batch.seq_id[at][0] = sequence
             batch.logits[at] = wanted
-
-    def decode(self) -> None:
-        """Compute the batch and wait for it.
-
-        Raises:
-            EngineError: ``out_of_memory``, ``internal``.
-        """
-        answer = llama_cpp.llama_decode(self._context, self._batch)
-        if answer != 0:
-            kind = "out_of_memory" if answer in (1, -2) else "internal"
-            raise EngineError(kind, f"llama_decode answered {answer}: {self._log.error()}")
-        llama_cpp.llama_synchronize(self._context)
 
     def logits(self, place: int) -> Any:
         """Return the logits at this place of the batch, float32 ``[vocabulary]`` until the next decode."""
@@ -132,6 +155,19 @@ class LoadedModel:
         if self._model:
             llama_cpp.llama_model_free(self._model)
         self._model = self._context = self._batch = None
+
+
+def _loading(options: Dict[str, Any]) -> Any:
+    """Return how the file is brought into memory; no layer of it goes to an accelerator."""
+    parameters = llama_cpp.llama_model_default_params()
+    parameters.n_gpu_layers = 0
+    mmap, mlock = options["mmap"] == "on", options["mlock"] == "on"
+    if hasattr(parameters, "use_mmap"):  # older llama-cpp-python
+        parameters.use_mmap, parameters.use_mlock = mmap, mlock
+    elif not mmap or mlock:
+        words = "_".join(["MMAP"] * mmap + ["MLOCK"] * mlock) or "NONE"
+        parameters.load_mode = getattr(llama_cpp, f"LLAMA_LOAD_MODE_{words}")
+    return parameters
 
 
 def _rounded(tokens: int) -> int:

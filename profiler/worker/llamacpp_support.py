@@ -3,8 +3,15 @@
 FAMILIES = ("llama", "qwen2", "qwen3", "qwen3_moe")
 ROPE_TYPES = ("default", "llama3")
 FORMATS = ("bf16", "fp16", "fp32", "q8_0", "q4_0")
-KV_FORMATS = ("bf16", "fp16", "fp32")
-OPTIONS = ("threads", "sampling", "n_ubatch", "flash_attention")
-SAMPLING = ("greedy", "none")
-FLASH_ATTENTION = ("auto", "on", "off")
+KV_FORMATS = ("fp16", "bf16", "fp32", "q8_0", "q4_0")
+KV_SPELLINGS = {"f16": "fp16", "f32": "fp32"}  # llama.cpp's own
+COUNTS = ("threads", "n_batch", "n_ubatch")
+CHOICES = {
+    "sampling": ("greedy", "none"),
+    "flash_attention": ("auto", "on", "off"),
+    "kv_dtype": KV_FORMATS,
+    "mmap": ("on", "off"),
+    "mlock": ("on", "off"),
+}
+OPTIONS = (*COUNTS, *CHOICES)
 N_UBATCH = 512  # llama.cpp's default

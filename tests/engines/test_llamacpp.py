@@ -22,7 +22,7 @@ from profiler.backends.base import Device
 from profiler.engines.llamacpp import LlamaCppEngine
 from profiler.engines.process import WorkerError, WorkerProcess
 from profiler.errors import UsageError
-from profiler.models.accounting import weights_bytes
+from profiler.models.accounting import kv_cache_bytes, weights_bytes
 from profiler.models.architecture import Architecture
 from profiler.models.catalogue import resolve_model
 from profiler.models.formats import formats_for
@@ -54,7 +54,13 @@ def test_what_it_does_not_run_it_says() -> None:
 def test_options_are_parsed_or_refused() -> None:
     engine = LlamaCppEngine()
     assert engine.options({"threads": "2", "sampling": "none"}) == {"threads": 2, "sampling": "none"}
-    for wrong in ({"threads": "0"}, {"sampling": "beam"}, {"treads": "2"}):
+    cache = {"kv_dtype": "q8_0", "n_batch": "256", "mmap": "off", "mlock": "on"}
+    assert engine.options(cache) == cache | {"n_batch": 256}
+    assert engine.options({"kv_dtype": "f16"}) == {"kv_dtype": "fp16"}
+    for wrong in (
+        {"threads": "0"}, {"sampling": "beam"}, {"treads": "2"}, {"kv_dtype": "q5"}, {"mmap": "yes"},
+        {"kv_dtype": "q8_0", "flash_attention": "off"},
+    ):  # fmt: skip
         with pytest.raises(UsageError):
             engine.options(wrong)
 
@@ -66,10 +72,11 @@ def test_accelerators_are_for_the_endpoint() -> None:
 
 
 def generate(
-    folder: Path, engine: str, python: str, arch: Architecture, precision: str
+    folder: Path, engine: str, python: str, arch: Architecture, precision: str, **more: Any
 ) -> tuple[dict[str, Any], list[list[int]]]:
     formats = formats_for(precision)
-    options = {"threads": 1}
+    formats = dataclasses.replace(formats, kv_dtype=more.get("kv_dtype", formats.kv_dtype))
+    options = {"threads": 1, **more}
     generator = random.Random(3)
     prompts = [[generator.randrange(arch.vocab_size) for _ in range(40)] for _ in range(3)]
     with WorkerProcess(python, folder / "worker.log") as worker:
@@ -180,6 +187,33 @@ def test_a_file_of_ones_own_is_run_as_it_is(tmp_path: Path, family: str) -> None
     assert loaded["weights_bytes"] == weights_bytes(found.architecture, found.formats)
     # Activations are rounded to 8 bits, nothing else differs.
     assert np.std(logits["llamacpp"] - logits["torch"]) < 0.03 * np.std(logits["torch"])
+
+
+@needs_llamacpp
+def test_options_change_how_and_not_what_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    arch = dataclasses.replace(architectures.LLAMA, **WIDE)
+    plain, expected = generate(tmp_path, "llamacpp", PYTHON, arch, "fp32")
+    for options in ({"n_batch": 7}, {"mmap": "off", "n_ubatch": 16}):
+        loaded, found = generate(tmp_path, "llamacpp", PYTHON, arch, "fp32", **options)
+        assert found == expected
+        assert all(loaded["details"][name] == value for name, value in options.items())
+    assert plain["details"]["n_gpu_layers"] == 0
+
+
+@needs_llamacpp
+@pytest.mark.parametrize("kv_dtype", ["q8_0", "q4_0"])
+def test_a_quantised_cache_takes_what_the_accounting_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kv_dtype: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    arch = dataclasses.replace(architectures.LLAMA, **WIDE)
+    loaded, _ = generate(tmp_path, "llamacpp", PYTHON, arch, "bf16", kv_dtype=kv_dtype)
+    # Three sequences, each rounded up to 256 tokens by llama.cpp.
+    assert loaded["kv_cache_bytes"] == kv_cache_bytes(arch, kv_dtype, 256, 3)
+    assert loaded["details"]["buffers"].get("KV", loaded["kv_cache_bytes"]) == pytest.approx(
+        loaded["kv_cache_bytes"], abs=10_486
+    )
 
 
 @needs_llamacpp
