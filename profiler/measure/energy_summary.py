@@ -60,8 +60,9 @@ def _measured(figure: _Figure, starts: Sequence[Sequence[EnergyRecord]]) -> Meas
     if not records:
         reason = NO_DECODE if figure.phase == "decode" else "no energy was looked for"
         return Measurement.missing(figure.unit, reason)
+    rests = {one.start: one for energies in starts if (one := _of("idle", energies)) is not None}
     for number, record in enumerate(records):
-        why = _why_missing(figure, record)
+        why = _why_missing(figure, record, rests.get(record.start))
         if why is not None:
             where = f"start {number + 1}: " if len(records) > 1 else ""
             return Measurement.missing(figure.unit, f"{where}{why}", scope=record.scope)
@@ -109,12 +110,15 @@ def _quotient(figure: _Figure, record: EnergyRecord) -> tuple[float, float]:
     return joules / by, bound / by
 
 
-def _why_missing(figure: _Figure, record: EnergyRecord) -> str | None:
+def _why_missing(figure: _Figure, record: EnergyRecord, rest: EnergyRecord | None) -> str | None:
     if record.reason is not None:
         remedy = f" ({record.reason.remedy})" if record.reason.remedy else ""
         return f"{record.reason.text}{remedy}"
     if figure.net and record.net_j is None:
-        return "idle power is not known, or nothing was left above it"
+        if rest is None or rest.joules is None:
+            why = "it was not looked for" if rest is None or rest.reason is None else rest.reason.text
+            return f"idle power is not known: {why}"
+        return "nothing is left above idle power: the work took no more than standing still"
     if figure.over == "tokens" and not record.tokens:
         return "no tokens were made in this phase"
     return None

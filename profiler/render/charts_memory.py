@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import altair as alt
 
+from profiler.render.cells import full_label, label, with_unit
 from profiler.render.charts import Chart, Frame, draw
 from profiler.render.charts_shared import MAX_PANELS, data, subjects_of
 from profiler.render.memory_rows import memory_rows
@@ -26,7 +27,6 @@ from profiler.render.report_view import (
     shorten,
 )
 from profiler.render.units import format_bytes
-from profiler.render.view import full_label, label, with_unit
 from profiler.results.schema import Prediction
 
 MAX_BARS: Final = 6

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profiler.errors import InputFileError
+from profiler.render.cells import label
 from profiler.render.charts import Chart, draw
 from profiler.render.charts_shared import MAX_PANELS, data
 from profiler.render.report_numbers import figure
@@ -27,7 +28,6 @@ from profiler.render.report_view import (
     plural,
     shorten,
 )
-from profiler.render.view import label
 from profiler.results.schema import PhaseRecord, SensorRecord
 from profiler.results.sensor_samples import SensorSeries, read_sensor_samples
 

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import altair as alt
 
+from profiler.render.cells import label
 from profiler.render.charts import Chart, draw
 from profiler.render.charts_shared import (
     IDENTITY,
@@ -32,7 +33,6 @@ from profiler.render.report_view import (
     shorten,
 )
 from profiler.render.units import format_rate
-from profiler.render.view import label
 from profiler.results.schema import Ceiling, Work
 
 # Marks of one panel; more would lie on top of each other.

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from profiler.analysis.slo_search import search_answer, verdict_of
+from profiler.render.cells import label
 from profiler.render.devices import device_line, name_of
 from profiler.render.speculation import speculation_line
 from profiler.render.units import UNKNOWN, format_seconds
-from profiler.render.view import label
 from profiler.results.read import Run
 from profiler.results.schema import CaseRecord, Measurement
 

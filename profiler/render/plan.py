@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from profiler.render.cells import full_label, label
 from profiler.render.devices import name_of
 from profiler.render.units import format_bytes, format_seconds
-from profiler.render.view import full_label, label
 from profiler.results.schema import CaseSpec, PlannedCase, Prediction
 
 if TYPE_CHECKING:

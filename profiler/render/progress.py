@@ -22,8 +22,8 @@ from profiler.measure.events import (
     SweepStarted,
     TrialFinished,
 )
+from profiler.render.cells import cell, full_label
 from profiler.render.units import format_rate
-from profiler.render.view import cell, full_label
 from profiler.results.schema import CaseRecord
 
 
@@ -92,9 +92,8 @@ class Progress:
                 self._line(Text(text, style="dim"))
             case SweepStarted():
                 self._began, self._budget_s = time.monotonic(), event.budget_s
-                text = (
-                    f"{event.remaining} cases in about {_clock(event.budget_s)}, results go to {event.path}"
-                )
+                cases = f"{event.remaining} case{'' if event.remaining == 1 else 's'}"
+                text = f"{cases} in about {_clock(event.budget_s)}, results go to {event.path}"
                 self._line(Text(text))
             case CaseStarted():
                 self._case, self._case_began, self._trial = event, time.monotonic(), ""

@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from profiler.render.cells import full_label, label, weights_words
 from profiler.render.charts_roofline import ceiling_label
 from profiler.render.report_fidelity import fidelity_table
 from profiler.render.report_numbers import Unit, figure, measured_cell, rate_text, unit_for
 from profiler.render.report_subjects import Entry, format_label
 from profiler.render.report_view import Cell, Column, Facts, Row, Section, Table, condensed, listed, plural
 from profiler.render.units import format_bytes
-from profiler.render.view import full_label, label, weights_words
 from profiler.results.read import Run
 from profiler.results.schema import Flag
 

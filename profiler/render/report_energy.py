@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from profiler.render.cells import label
 from profiler.render.charts_shared import IDENTITY
 from profiler.render.devices import uses
 from profiler.render.report_numbers import Unit, figure, measured_cell, unit_for
 from profiler.render.report_subjects import Entry, format_label
 from profiler.render.report_view import DASH, Cell, Column, Row, Table, condensed
-from profiler.render.view import label
 from profiler.results.schema import EnergyRecord
 
 MAX_ROWS: Final = 200

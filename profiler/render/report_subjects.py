@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from profiler.render.cells import label
 from profiler.render.report_view import LegendEntry, shorten
-from profiler.render.view import label
 from profiler.results.read import Run
 from profiler.results.schema import CaseRecord, CaseSpec, DeviceRecord, Measurement
 

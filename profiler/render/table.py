@@ -7,7 +7,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from profiler.render.view import Cell, MemoryView, Row, RunView
+from profiler.render.cells import Cell
+from profiler.render.energy_rows import ENERGY_COLUMNS
+from profiler.render.view import EnergyView, MemoryView, Row, RunView
 
 # A terminal is for the gist; the page lists every case.
 CASES_PER_FLAG = 2
@@ -36,6 +38,11 @@ def run_table(view: RunView) -> RenderableType:
             for line in (row.devices, row.speculation)
             if line
         ]
+        if group.energy is not None:
+            parts += [
+                Text(f"Energy of the device ({group.energy.covers}), idle power included", style="bold"),
+                _energy_table(group.energy),
+            ]
         if group.memory is not None:
             parts += [Text(f"Memory of {group.memory.label}", style="bold"), _memory_table(group.memory)]
     if view.flags:
@@ -94,6 +101,17 @@ def _memory_table(view: MemoryView) -> Table:
     table.add_column("source", style="dim", overflow="fold")
     for what, measured, predicted, source in view.rows:
         table.add_row(what, measured, predicted, Text(source))
+    return table
+
+
+def _energy_table(view: EnergyView) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("workload", no_wrap=True)
+    table.add_column("batch", justify="right", no_wrap=True)
+    for _, heading in ENERGY_COLUMNS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, batch, cells in view.rows:
+        table.add_row(name, batch, *(_rate(cell) for cell in cells))
     return table
 
 

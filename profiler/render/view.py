@@ -5,41 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from profiler.render.cells import (
+    DASH,
+    Cell,
+    cell,
+    formats_words,
+    full_label,
+    label,
+    weights_words,
+    with_unit,
+)
 from profiler.render.devices import device_line, name_of
+from profiler.render.energy_rows import energy_figures, energy_scope, with_energy
 from profiler.render.memory_rows import largest, memory_rows
-from profiler.render.report_numbers import half_width
+from profiler.render.missing import missing_in
+from profiler.render.report_numbers import figure, half_width
 from profiler.render.speculation import speculation_line
-from profiler.render.units import format_bytes, format_rate, format_seconds
 from profiler.results.read import Run
 from profiler.results.schema import (
     CaseRecord,
-    CaseSpec,
     DeviceRecord,
     Flag,
-    FormatsRecord,
-    Measurement,
     SkippedCase,
 )
-
-DASH = "–"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One figure as text.
-
-    Attributes:
-        text: value with unit, or a dash.
-        interval: ``±1.2%`` or empty.
-        title: what is behind it: method, scope, n; or why it is missing.
-    """
-
-    text: str
-    interval: str = ""
-    title: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.text} {self.interval}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -75,12 +63,26 @@ class MemoryView:
 
 
 @dataclass(frozen=True)
+class EnergyView:
+    """Energies of a group's cases, as the meter of the device shows them.
+
+    Attributes:
+        covers: scope of the meter.
+        rows: label and batch of a case, and its figures in the order of ``ENERGY_COLUMNS``.
+    """
+
+    covers: str
+    rows: tuple[tuple[str, str, tuple[Cell, ...]], ...]
+
+
+@dataclass(frozen=True)
 class Group:
     """Cases that share device, engine, model and formats."""
 
     title: str
     rows: tuple[Row, ...]
     memory: MemoryView | None = None
+    energy: EnergyView | None = None
 
 
 @dataclass(frozen=True)
@@ -107,66 +109,6 @@ class RunView:
     skipped: tuple[tuple[str, str], ...]
     missing: tuple[tuple[str, str], ...]
     simulated: bool
-
-
-def label(spec: CaseSpec) -> str:
-    """Return the scenario and, unless full, its variant."""
-    return spec.scenario if spec.variant == "full" else f"{spec.scenario} ({spec.variant})"
-
-
-def formats_words(formats: FormatsRecord) -> str:
-    """Return ``bf16``, or all three formats where they differ."""
-    if len({formats.weight_format, formats.compute_dtype, formats.kv_dtype}) == 1:
-        return formats.weight_format
-    return f"{formats.weight_format} weights, {formats.compute_dtype} compute, {formats.kv_dtype} cache"
-
-
-def weights_words(weights: str) -> str:
-    """Return ``random weights``, ``GGUF weights`` of a file, …."""
-    return "GGUF weights" if weights == "file" else f"{weights} weights"
-
-
-def full_label(spec: CaseSpec) -> str:
-    """Return everything that tells a case from others of its run."""
-    return f"{label(spec)} · {spec.model_label} · {spec.formats.weight_format} · {spec.load_label}"
-
-
-def with_unit(value: float, unit: str) -> str:
-    """Return a value of a record, which is in base units, as a person reads it."""
-    match unit:
-        case "s":
-            return format_seconds(value)
-        case "bytes":
-            return format_bytes(value)
-        case "tokens/s":
-            return format_rate(value, "tokens")
-        case "ratio":
-            return f"{value:.0%}"
-        case "tokens" | "users":
-            return f"{value:,.0f}"
-        case _:
-            return f"{value:.4g} {unit}"
-
-
-def cell(measurement: Measurement | None, *, missing: str = "not measured in this case") -> Cell:
-    """Return a measurement as text."""
-    if measurement is None:
-        return Cell(DASH, title=missing)
-    if measurement.value is None:
-        return Cell(DASH, title=measurement.reason or missing)
-    title = f"{measurement.method}; n = {measurement.n}; {measurement.scope}"
-    interval = (
-        "±?"
-        if measurement.method.startswith("mean of trials") and measurement.unit in ("s", "tokens/s")
-        else ""
-    )
-    if measurement.ci95 is not None:
-        low, high = measurement.ci95
-        interval = half_width(measurement)
-        title = (
-            f"95% interval {with_unit(low, measurement.unit)} to {with_unit(high, measurement.unit)}; {title}"
-        )
-    return Cell(with_unit(measurement.value, measurement.unit), interval, title)
 
 
 def run_view(run: Run) -> RunView:
@@ -197,12 +139,17 @@ def run_view(run: Run) -> RunView:
     return RunView(
         headline=", ".join(parts),
         groups=tuple(
-            Group(title, tuple(_row(case, flags) for case in cases), _memory_view(cases, devices))
+            Group(
+                title,
+                tuple(_row(case, flags) for case in cases),
+                _memory_view(cases, devices),
+                _energy_view(cases),
+            )
             for title, cases in groups.items()
         ),
         flags=flags,
         skipped=tuple(_skipped(case) for case in record.skipped),
-        missing=_missing(run.cases),
+        missing=missing_in(run.cases),
         simulated=record.simulated,
     )
 
@@ -261,6 +208,25 @@ def _memory_view(cases: Sequence[CaseRecord], devices: Mapping[str, DeviceRecord
     return MemoryView(f"{label(case.spec)}, {case.spec.load_label}", shown)
 
 
+def _energy_view(cases: Sequence[CaseRecord]) -> EnergyView | None:
+    shown = with_energy(cases)
+    if not shown:
+        return None
+    scopes = dict.fromkeys(energy_scope(case) for case in shown)
+    rows = (
+        (
+            label(case.spec),
+            case.spec.load_label.removeprefix("batch "),
+            tuple(
+                Cell(DASH if one.value is None else figure(one.value), half_width(one))
+                for one in energy_figures(case)
+            ),
+        )
+        for case in shown
+    )
+    return EnergyView(", ".join(scopes), tuple(rows))
+
+
 def _memory(case: CaseRecord) -> Cell:
     """Return the engine's own peak where it keeps one, otherwise that of its process."""
     for name, what in (("peak_engine_bytes", "engine"), ("peak_process_bytes", "process")):
@@ -296,20 +262,3 @@ def _flags(cases: Sequence[CaseRecord]) -> tuple[FlagView, ...]:
 
 def _skipped(case: SkippedCase) -> tuple[str, str]:
     return full_label(case.spec), case.reason
-
-
-def _missing(cases: Sequence[CaseRecord]) -> tuple[tuple[str, str], ...]:
-    """Return what could not be measured in any case, those with the same reason together."""
-    reasons: dict[str, dict[str, None]] = {}
-    measured: set[str] = set()
-    for case in cases:
-        for name, measurement in case.measurements.items():
-            if measurement.value is None:
-                reasons.setdefault(name, {})[measurement.reason or ""] = None
-            else:
-                measured.add(name)
-    together: dict[str, list[str]] = {}
-    for name, texts in reasons.items():
-        if name not in measured:
-            together.setdefault("; ".join(texts), []).append(name)
-    return tuple((", ".join(names), reason) for reason, names in together.items())

@@ -69,3 +69,17 @@ def test_flags_name_the_phases_that_they_concern() -> None:
         "gap",
         "readings are missing in the window of a phase (device trials, device idle)",
     )
+
+
+def test_net_energy_says_whether_idle_is_unknown_or_nothing_is_left() -> None:
+    bare = {"net_j": None, "net_bound_j": None}
+    trials = record("trials", **bare)
+    nothing_left = energy_measurements([[record("idle"), trials]])["net_energy_j"].reason
+    assert nothing_left is not None
+    assert "nothing is left" in nothing_left
+    short = Reason(code="window_too_short", text="the rest was too short")
+    idle = record("idle", joules=None, bound_j=None, reason=short, **bare)
+    unknown = energy_measurements([[idle, trials]])["net_energy_j"].reason
+    assert unknown == "idle power is not known: the rest was too short"
+    unseen = energy_measurements([[trials]])["net_energy_j"].reason
+    assert unseen == "idle power is not known: it was not looked for"

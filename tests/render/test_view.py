@@ -18,9 +18,10 @@ from profiler.measure.events import (
     SweepStarted,
     TrialFinished,
 )
+from profiler.render.cells import DASH, cell
 from profiler.render.progress import Progress
 from profiler.render.table import print_run
-from profiler.render.view import DASH, cell, run_view
+from profiler.render.view import run_view
 from profiler.results.read import read_run
 from profiler.results.schema import Flag, Measurement
 from profiler.results.store import RunWriter
@@ -99,6 +100,45 @@ class TestTable:
         assert "50 ±1.0%" in shown
         assert "failed" in shown
         assert max(len(line) for line in shown.splitlines()) <= width
+
+    @pytest.mark.parametrize("width", [60, 80])
+    def test_energies_stand_per_phase_and_what_is_missing_is_a_dash(self, tmp_path: Path, width: int) -> None:
+        def energy(value: float, unit: str = "J/token") -> Measurement:
+            ci95 = (value * 0.98, value * 1.02)
+            return Measurement(value=value, unit=unit, ci95=ci95, method="counter", scope="board")
+
+        known, unknown = make_spec(), make_spec(batch=8)
+        figures = {
+            "energy_per_output_token_j": energy(1.85),
+            "prefill_energy_per_token_j": energy(0.0724),
+            "decode_energy_per_token_j": Measurement.missing("J/token", "too short"),
+            "power_mean_w": energy(300.0, "W"),
+            "idle_power_w": energy(70.0, "W"),
+        }
+        with RunWriter.create(tmp_path / "run", make_run_record((known, unknown))) as writer:
+            fields = make_case_fields(known)
+            writer.append(fields | {"measurements": fields["measurements"] | figures})
+            writer.append(make_case_fields(unknown))
+            writer.close()
+        shown = table(tmp_path / "run", width)
+        _, _, block = shown.partition("Energy of the device (board), idle power included\n")
+        (row,) = [line for line in block.partition("Memory of")[0].splitlines() if line.startswith("decode")]
+        if width >= 80:
+            assert row.split()[-9:] == [
+                "1.85",
+                "±2.0%",
+                "0.0724",
+                "±2.0%",
+                DASH,
+                "300",
+                "±2.0%",
+                "70.0",
+                "±2.0%",
+            ]
+        assert max(len(line) for line in shown.splitlines()) <= width
+        (group,) = run_view(read_run(tmp_path / "run")).groups
+        assert group.energy is not None
+        assert [batch for _, batch, _ in group.energy.rows] == ["1"]
 
     def test_names_cannot_smuggle_markup(self, tmp_path: Path) -> None:
         spec = make_spec(model="[red]x[/red]")

@@ -93,6 +93,8 @@ def test_the_counter_is_that_of_the_gpu_at_the_address_and_in_its_true_unit(answ
     (energy,) = answers["energy"][f"{FIRST}/energy"]
     truth = BURSTS.joules(*WINDOW)
     assert abs(energy["joules"] - truth) <= energy["bound_j"] < 0.1 * truth
+    (counter,) = [info for info in answers["infos"] if info["key"] == f"{FIRST}/energy"]
+    assert counter["scale"] == pytest.approx(15.2588e-6, rel=1e-5)  # and not the package's own 15.3e-6
 
 
 def test_permission_that_is_taken_away_on_the_way(answers: dict[str, Any]) -> None:
