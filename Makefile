@@ -40,7 +40,7 @@ sweep: install  ## profile this box (ARGS="--preset standard ..." is passed on)
 	$(bin)/aiprof sweep $(ARGS)
 
 test: $(VENV)/.test  ## set up everything and run the tests (ARGS is passed to pytest)
-	$(bin)/python -m pytest $(ARGS)
+	$(bin)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.test  ## ruff and mypy
 	$(bin)/ruff check .
