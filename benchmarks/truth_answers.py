@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +65,7 @@ def per_chunk(model: str) -> int:
     return 4 if model == "per4" else 1
 
 
+# Of equal length, so that chunks of equal numbers of tokens are; which ones come depends on the prompt.
 _WORDS = [f" {word}" for word in "the and for was his not you had but all one out day man who".split()]  # noqa: SIM905
 
 
@@ -135,3 +137,43 @@ def at_once(model: str, head: str, body: dict[str, Any], answered: int) -> tuple
         "not-http": (0, b"SSH-2.0-nothing\r\n"),
         "no-tokens": (0, empty),
     }.get(model)
+
+
+def framed(model: str, data: bytes) -> bytes:
+    """Return bytes as one HTTP chunk, or as they are where the answer lasts until the connection closes."""
+    return data if model == "until-close" else b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def event_bytes(stream: Stream, event: dict[str, Any]) -> bytes:
+    """Return a server-sent event with what every event of a stream has."""
+    kind = "chat.completion.chunk" if stream.chat else "text_completion"
+    whole = {"id": "cmpl-1", "object": kind, "created": 1760000000, "model": name(stream)} | event
+    text = json.dumps(whole, ensure_ascii=False).encode()
+    return b"data: " + text + (b"\r\n\r\n" if stream.model == "crlf" else b"\n\n")
+
+
+def tail(stream: Stream) -> bytes:
+    """Return what follows the last chunk with text: usage, ``[DONE]`` and the end of the framing."""
+    parts = b""
+    if stream.usage and stream.model != "stream-usage":
+        counts = {"prompt_tokens": stream.prompt_tokens, "completion_tokens": stream.sent}
+        usage = json.dumps({"choices": [], "usage": counts}).encode()
+        parts += framed(stream.model, b"data: " + usage + b"\n\n")
+    if stream.model not in ("no-done", "ends-early"):
+        parts += framed(stream.model, b"data: [DONE]\n\n")
+    if stream.model not in ("held-open", "until-close"):
+        parts += b"0\r\n\r\n"
+    return parts
+
+
+def broken_ending(model: str) -> bytes | None:
+    """Return what ends the answer in its middle, None for models whose answers are whole."""
+    endings = {
+        "cut": b"",
+        "bad-json": framed(model, b"data: {nonsense\n\n") + b"0\r\n\r\n",
+        "bad-chunk": b"zz\r\nwhat\r\n",
+        "error-event": framed(model, b'data: {"error": {"message": "out of memory"}}\n\ndata: [DONE]\n\n')
+        + b"0\r\n\r\n",
+        "ends-early": b"0\r\n\r\n",
+    }
+    return endings.get(model)

@@ -226,7 +226,7 @@ class _Connection(asyncio.Protocol):
         stream.sent += per
         if stream.model == "stream-usage":
             event["usage"] = {"prompt_tokens": stream.prompt_tokens, "completion_tokens": stream.sent}  # type: ignore[assignment]
-        tail = self._tail(stream) if last else b""
+        tail = answers.tail(stream) if last else b""
         stream.written_ns.append(time.monotonic_ns())  # before, or a client could see it earlier
         self._event(event, tail)
         if last:
@@ -237,34 +237,14 @@ class _Connection(asyncio.Protocol):
         stream.due_ns += 0 if stream.known else self._server.gap_ns * per
         self._server.schedule(self, stream.due_ns)
 
-    def _tail(self, stream: answers.Stream) -> bytes:
-        parts = b""
-        if stream.usage and stream.model != "stream-usage":
-            counts = {"prompt_tokens": stream.prompt_tokens, "completion_tokens": stream.sent}
-            parts += self._framed(b"data: " + json.dumps({"choices": [], "usage": counts}).encode() + b"\n\n")
-        if stream.model not in ("no-done", "ends-early"):
-            parts += self._framed(b"data: [DONE]\n\n")
-        if stream.model not in ("held-open", "until-close"):
-            parts += b"0\r\n\r\n"
-        return parts
-
     def _fault(self, stream: answers.Stream) -> bool:
         """Do what the model's name says in the middle of the answer; True ends it."""
-        endings = {
-            "cut": b"",
-            "bad-json": self._framed(b"data: {nonsense\n\n") + b"0\r\n\r\n",
-            "bad-chunk": b"zz\r\nwhat\r\n",
-            "error-event": self._framed(
-                b'data: {"error": {"message": "out of memory"}}\n\ndata: [DONE]\n\n'
-            )
-            + b"0\r\n\r\n",
-            "ends-early": b"0\r\n\r\n",
-        }  # fmt: skip
         if stream.model == "stalls":
             return True
-        if stream.model not in endings:
+        ending = answers.broken_ending(stream.model)
+        if ending is None:
             return False
-        self.transport.write(endings[stream.model])
+        self.transport.write(ending)
         if stream.model == "cut":
             self.transport.close()
         return True
@@ -279,27 +259,19 @@ class _Connection(asyncio.Protocol):
     def _event(self, event: dict[str, Any], tail: bytes = b"") -> None:
         stream = self.stream
         assert stream is not None
-        kind = "chat.completion.chunk" if stream.chat else "text_completion"
-        whole = {"id": "cmpl-1", "object": kind, "created": 1760000000, "model": answers.name(stream)} | event
-        text = json.dumps(whole, ensure_ascii=False).encode()
-        data = b"data: " + text + (b"\r\n\r\n" if stream.model == "crlf" else b"\n\n")
+        data = answers.event_bytes(stream, event)
         if stream.model == "utf8":
             # Two chunks and two writes, split within a character where there is one.
             at = next((at for at, byte in enumerate(data) if byte >= 0x80), 10) + 1
             self._raw(data[:at])
             data = data[at:]
-        self.transport.write(self._framed(data) + tail)
+        self.transport.write(answers.framed(stream.model, data) + tail)
 
     def _raw(self, data: bytes) -> None:
-        self.transport.write(self._framed(data))
-
-    def _framed(self, data: bytes) -> bytes:
-        if self.stream is not None and self.stream.model == "until-close":
-            return data
-        return b"%x\r\n%s\r\n" % (len(data), data)
+        assert self.stream is not None
+        self.transport.write(answers.framed(self.stream.model, data))
 
 
-# Of equal length, so that chunks of equal numbers of tokens are; which ones come depends on the prompt.
 async def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)

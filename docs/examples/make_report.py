@@ -13,7 +13,7 @@ from pathlib import Path
 
 from profiler.errors import InputFileError
 from profiler.render.report import write_report
-from profiler.results.load import read_runs
+from profiler.results.find import read_runs
 
 TITLE = "Example: one measured CPU beside simulated accelerators"
 

@@ -162,7 +162,7 @@ def _measured(
 
 def _from_run(name: str) -> tuple[str, list[ShownDevice], list[str]]:
     from profiler.render.ceilings import ShownDevice
-    from profiler.results.load import resolve_run
+    from profiler.results.find import resolve_run
     from profiler.results.read import read_run
 
     run = read_run(resolve_run(name))

@@ -120,7 +120,7 @@ def _check_metrics(metrics: Sequence[str], *, judged: bool) -> None:
 def _loaded(texts: Sequence[str], baseline: str | None) -> tuple[list[Run], int, list[str]]:
     """Read the runs; a baseline that is not among them is put first."""
     from profiler.cli.given import given_path, read_given
-    from profiler.results.load import resolve_run
+    from profiler.results.find import resolve_run
 
     paths = [given_path(text) for text in texts]
     reference = resolve_run(baseline) if baseline is not None else None

@@ -37,7 +37,7 @@ def command(run: str, files: tuple[Path, ...], clock_error_s: float, as_json: bo
     Exit codes: 0 energies were found, 2 there is no such run or recording, 4 not one could be had.
     """  # noqa: D301  (\b is click's mark for lines that stay as they are)
     from profiler.measure.joined_energy import join
-    from profiler.results.load import resolve_run
+    from profiler.results.find import resolve_run
     from profiler.results.read import read_run
     from profiler.sensors.recording import read_recording
 

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterable
 from pathlib import Path
 
-from profiler.results.load import find_runs, is_run, read_runs, resolve_run
+from profiler.results.find import find_runs, is_run, read_runs, resolve_run
 from profiler.results.read import Run, collection_paused
 
 

@@ -53,7 +53,7 @@ def command(name: str | None, files: tuple[Path, ...], measured: str | None, as_
 
 def _measured(part: Hardware, text: str) -> Hardware:
     from profiler.hardware.measured import with_measured_ceilings
-    from profiler.results.load import read_runs, resolve_run
+    from profiler.results.find import read_runs, resolve_run
 
     runs, messages = read_runs([resolve_run(text)])
     for message in messages:

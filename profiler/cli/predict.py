@@ -103,7 +103,7 @@ def command(names: tuple[str, ...], files: tuple[Path, ...], measured: str | Non
 
 
 def _run(text: str) -> Run:
-    from profiler.results.load import read_runs, resolve_run
+    from profiler.results.find import read_runs, resolve_run
 
     runs, messages = read_runs([resolve_run(text)])
     for message in messages:

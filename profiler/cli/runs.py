@@ -42,7 +42,7 @@ def command(run: str | None, as_json: bool) -> None:
     Without an argument, or with a FOLDER, lists the runs in ./runs or in FOLDER, newest first.
     RUN is a run's folder or its name under ./runs.
     """
-    from profiler.results.load import RUNS_FOLDER, is_run, resolve_run
+    from profiler.results.find import RUNS_FOLDER, is_run, resolve_run
 
     folder = Path(run) if run is not None else RUNS_FOLDER
     if run is None or (folder.is_dir() and not is_run(folder) and not is_run(RUNS_FOLDER / folder.name)):
@@ -53,7 +53,7 @@ def command(run: str | None, as_json: bool) -> None:
 
 def _list_runs(folder: Path, as_json: bool) -> None:
     from profiler.errors import InputFileError
-    from profiler.results.load import find_runs
+    from profiler.results.find import find_runs
     from profiler.results.read import read_run
 
     runs: list[Run] = []

@@ -37,7 +37,7 @@ def command(run: str | None, key: Path | None, new_key: Path | None, as_json: bo
         document = {"key": str(new_key), "public_key": f"{new_key}.pub", "fingerprint": make_key(new_key)}
         text = f"key: {new_key} (keep it to yourself)\npublic key: {new_key}.pub"
     else:
-        from profiler.results.load import resolve_run
+        from profiler.results.find import resolve_run
 
         if key is None:
             raise UsageError("--key FILE is missing; `aiprof sign --new-key FILE` makes a key")

@@ -164,7 +164,7 @@ def _resume(text: str, given: Mapping[str, Any], *, as_json: bool, quiet: bool, 
     from profiler.measure.request import SweepRequest
     from profiler.measure.sweep import Sweep
     from profiler.render.progress import Progress
-    from profiler.results.load import resolve_run
+    from profiler.results.find import resolve_run
     from profiler.results.read import read_run
 
     path = resolve_run(text)

@@ -35,7 +35,7 @@ def command(run: str, challenge: str | None, trusted: Path | None, as_json: bool
     """
     from profiler.analysis.verify import verify_run
     from profiler.render.verify import print_verification, verification_document
-    from profiler.results.load import resolve_run
+    from profiler.results.find import resolve_run
 
     found: Verification = verify_run(resolve_run(run), challenge=challenge, trusted=trusted)
     if as_json:

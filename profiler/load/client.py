@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from array import array
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,16 +13,16 @@ from profiler.load.connect import FAILURES, Connector
 from profiler.load.connection import Connection
 from profiler.load.exchange import Exchange
 from profiler.load.job import Job
-from profiler.load.prompts import WARM_UP_TRIAL, RequestBuilder, token_counter
+from profiler.load.prompts import WARM_UP, RequestBuilder, token_counter
 from profiler.load.redact import api_key
 from profiler.load.table import Requests
+from profiler.load.ticks import LAG_EVERY_S, Ticks
 from profiler.load.vitals import Vitals, cpu_s
 
 READ_EVERY_S = 0.001
 READ_FOR_S = 0.0003
 """Answers are read for at most this long at a time, so that no receipt waits longer for its stamp."""
 SWEEP_EVERY_S = 0.1
-LAG_EVERY_S = 0.01
 AFTER_FAILURE_S = 0.1
 """A stream waits this long after a failure, or a server that refuses would be hammered."""
 
@@ -49,10 +48,8 @@ class Client:
         self._bodies = Bodies(job, self._requests)
         self._idle: list[Connection] = []
         self._active: set[Connection] = set()
-        self._lags = array("d")
-        self._lag_due = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._handles: dict[str, asyncio.TimerHandle] = {}
+        self._ticks = Ticks()
         self._stopping = self._warm = False
         self._warm_left = 0
         self._gave_up: str | None = None
@@ -89,7 +86,7 @@ class Client:
         if job.warm_up and self._idle:
             self._warm, self._warm_left, self._t0 = True, job.warm_up, time.monotonic_ns()
             self._over.clear()
-            self._tick("sweep", SWEEP_EVERY_S, self._sweep)
+            self._ticks.after("sweep", SWEEP_EVERY_S, self._sweep)
             for _ in range(min(job.concurrency, job.warm_up)):
                 self._start_stream()
             await self._over.wait()
@@ -104,9 +101,9 @@ class Client:
         self._over.clear()
         await asyncio.sleep(max(0.0, (t0_ns - time.monotonic_ns()) / 1e9))
         before, began = cpu_s(), time.monotonic()
-        self._tick("sweep", SWEEP_EVERY_S, self._sweep)
-        self._tick("lag", LAG_EVERY_S, self._measure_lag)
-        self._tick("read", READ_EVERY_S, self._read_some)
+        self._ticks.after("sweep", SWEEP_EVERY_S, self._sweep)
+        self._ticks.after("lag", LAG_EVERY_S, self._ticks.watch_lag)
+        self._ticks.after("read", READ_EVERY_S, self._read_some)
         if self.closed_loop:
             for number in range(self.job.concurrency):
                 delay = self.job.ramp_s * number / self.job.concurrency
@@ -120,8 +117,7 @@ class Client:
             self._dispatch()
         await self._over.wait()
         wall = time.monotonic() - began
-        for handle in self._handles.values():
-            handle.cancel()
+        self._ticks.cancel()
         for task in self._tasks:
             task.cancel()
         for connection in (*self._idle, *self._active):
@@ -132,7 +128,7 @@ class Client:
             requests=self.ended,
             wall_s=wall,
             cpu_s=cpu_s() - before,
-            lag_s=tuple(self._lags),
+            lag_s=self._ticks.lag_s,
             loop=type(asyncio.get_running_loop()).__module__.partition(".")[0],
             gave_up=self._gave_up,
             max_waiting_bytes=self._backlog.max_waiting_bytes,
@@ -184,7 +180,7 @@ class Client:
         exchange = Exchange(index, scheduled_ns, prompt, output)
         if self._warm:
             self._warm_left -= 1
-            body = self._requests.body(index, prompt, output, WARM_UP_TRIAL)
+            body = self._requests.body(index, prompt, output, WARM_UP)
         else:
             body = self._bodies.take(index, prompt, output)
         self._in_flight += 1
@@ -227,7 +223,7 @@ class Client:
             at = self._t0 + int(due[self._next_index] * 1e9)
             wait = at - time.monotonic_ns()
             if wait > 0:
-                self._handles["dispatch"] = asyncio.get_running_loop().call_later(wait / 1e9, self._dispatch)
+                self._ticks.after("dispatch", wait / 1e9, self._dispatch)
                 return
             self._launch(None, at)
         self._in_flight -= 1
@@ -287,28 +283,16 @@ class Client:
     def _later(self, delay: float, call: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(delay, call)
 
-    def _tick(self, name: str, delay: float, call: Callable[[], None]) -> None:
-        if name in self._handles:
-            self._handles[name].cancel()
-        self._handles[name] = asyncio.get_running_loop().call_later(delay, call)
-
-    def _measure_lag(self) -> None:
-        now = time.monotonic()
-        if self._lag_due:
-            self._lags.append(max(0.0, now - self._lag_due))
-        self._lag_due = now + LAG_EVERY_S
-        self._tick("lag", LAG_EVERY_S, self._measure_lag)
-
     def _sweep(self) -> None:
         """End what takes too long."""
         now, limits = time.monotonic_ns(), self.job.limits
         for connection in list(self._active):
             connection.end_if_overdue(now, limits)
-        self._tick("sweep", SWEEP_EVERY_S, self._sweep)
+        self._ticks.after("sweep", SWEEP_EVERY_S, self._sweep)
 
     def _read_some(self) -> None:
         self._backlog.read_for(READ_FOR_S)
         # As many as streams that may all be answered at once, or the last ones would wait for theirs.
         if not self._backlog:
             self._bodies.make_one(max(self.job.concurrency, 64))
-        self._tick("read", READ_EVERY_S, self._read_some)
+        self._ticks.after("read", READ_EVERY_S, self._read_some)

@@ -61,7 +61,7 @@ class Connection(asyncio.BufferedProtocol):
         self.request = b""
         self.exchange: Exchange | None = None
         self._owner = owner
-        self._limit = owner.max_response_bytes
+        self._limit = 0
         self._head: Head | None = None
         self._plain: Content | None = None
         self._in_chunks = False
@@ -78,6 +78,7 @@ class Connection(asyncio.BufferedProtocol):
         self.exchange = exchange
         self._head = self._plain = None
         self._in_chunks = False
+        self._limit = min(self._owner.max_response_bytes, exchange.most_bytes)
         self.used += 1
         exchange.endpoint = self.endpoint
         assert self._transport is not None

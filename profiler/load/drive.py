@@ -8,33 +8,27 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from profiler.errors import MeasurementError, UsageError
+from profiler.errors import MeasurementError
+from profiler.load.arrivals import Due, due_s, mean_rate, peak_rate, requests_at_most
 from profiler.load.ceiling import ClientCost, refuse_above
 from profiler.load.flags import flags
 from profiler.load.fleet import Fleet, Progress
 from profiler.load.job import Job
 from profiler.load.negotiate import Agreement
-from profiler.load.plan import open_schedule, ramp
 from profiler.load.prompts import PromptSpec
 from profiler.load.request import LoadRequest, Point
-from profiler.load.search import requests_wanted
 from profiler.load.starts import measurements_of_starts, samples_of
 from profiler.load.summary import served_record
 from profiler.load.table import Requests, merge
 from profiler.load.vitals import Vitals
 from profiler.results.schema import CaseSpec, ClientCeiling, Failure, LoadSpec, SamplesRef
-from profiler.workload.arrivals import Process
 
 STREAMS_PER_PROCESS = 400
 """Streams of a closed loop that one process drives well at 100 tokens/s each."""
 OPEN_CONNECTIONS = 16
 
-Due = NDArray[np.float64] | None
 WriteSamples = Callable[[dict[str, Any]], SamplesRef]
 
 
@@ -180,10 +174,11 @@ class Driver:
         measured = measurements_of_starts(parts, point.concurrency, request.slos)
         served = served_record(
             found, spec, [one for each in drove for one in each.vitals], request.slos,
-            asked_requests=self._requests(point), asked_seconds=request.seconds,
+            asked_requests=requests_at_most(self.request, point), asked_seconds=request.seconds,
             warm_up=sum(one.warm_up for one in drove),
-            intended_rate_per_s=None if due is None else _mean_rate(due),
+            intended_rate_per_s=None if due is None else mean_rate(due),
             ceiling=self._ceiling(point, due), endpoint=self.agreement.details, parts=parts,
+            prompt_series=point.prompt_series,
         )  # fmt: skip
         if len(drove) == 1 and drove[0].realtime_s is not None:
             began_s, ended_s = drove[0].realtime_s
@@ -211,31 +206,9 @@ class Driver:
         prompts = replace(job.prompts, shared_prefix_tokens=0, hash_ids=None)
         return replace(job, prompts=prompts, count=1, warm_up=0, limits=limits)
 
-    def _requests(self, point: Point) -> int | None:
-        request = self.request
-        if request.search is None or request.requests is not None:
-            return request.requests
-        level = point.concurrency or point.rate_per_s or 1.0
-        return requests_wanted(request.slos, level, request.search.over)
-
     def due(self, point: Point) -> Due:
         """Return when requests are due after the go, or None for a closed loop; shape (n,)."""
-        request, wanted = self.request, self._requests(point)
-        if point.concurrency is not None:
-            return None
-        if request.trace is not None:
-            due = request.trace.at_s
-            due = due if request.seconds is None else due[due < request.seconds]
-            return due[:wanted] if wanted is not None else due
-        assert point.rate_per_s is not None
-        assert point.process is not None
-        if point.rate_end_per_s is not None:
-            assert request.seconds is not None
-            return ramp(point.rate_per_s, point.rate_end_per_s, request.seconds)
-        return open_schedule(
-            request.shape.name, _stationary(point.process), point.rate_per_s, point.cv or 0.0,
-            count=wanted, seconds=request.seconds, seed=request.seed,
-        )  # fmt: skip
+        return due_s(self.request, point)
 
     def _processes(self, point: Point, rate_per_s: float | None) -> int:
         if self.request.processes is not None:
@@ -256,7 +229,7 @@ class Driver:
     def _job(self, point: Point, due: Due) -> Job:
         request, agreement = self.request, self.agreement
         streams = point.concurrency or OPEN_CONNECTIONS
-        count = len(due) if due is not None else self._requests(point) or sys.maxsize
+        count = len(due) if due is not None else requests_at_most(self.request, point) or sys.maxsize
         warm_up = min(streams, 32) if request.warm_up is None else request.warm_up
         trace = request.trace
         return Job(
@@ -271,6 +244,7 @@ class Driver:
                 agreement.words_per_token,
                 agreement.overhead_tokens,
                 None if trace is None else trace.hash_ids,
+                point.prompt_series,
             ),
             features=agreement.features,
             prompt_tokens=request.shape.prompt_tokens,
@@ -287,28 +261,6 @@ class Driver:
             tokenizer=request.tokenizer,
             loop=request.loop,
         )
-
-
-def _mean_rate(due: NDArray[np.float64]) -> float | None:
-    """Return the arrivals per second of a schedule, None where all are due at once."""
-    return float((len(due) - 1) / due[-1]) if len(due) > 1 and due[-1] > 0 else None
-
-
-def peak_rate(due: NDArray[np.float64]) -> float:
-    """Return the highest rate of a schedule over ten seconds, or over all of it when it is shorter."""
-    if len(due) < 2:
-        return 0.0
-    span = min(10.0, float(due[-1]))
-    if span <= 0:
-        return float(len(due))  # all at once: as if within a second
-    inside = np.searchsorted(due, due + span, side="left") - np.arange(len(due))
-    return float(inside.max() / span)
-
-
-def _stationary(process: str) -> Process:
-    if process not in ("constant", "poisson", "gamma"):
-        raise UsageError(f"arrivals are constant, poisson or gamma, not {process}")
-    return cast(Process, process)
 
 
 def _last_end(found: Requests) -> int | None:

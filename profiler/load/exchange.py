@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+ANSWER_BYTES: Final = 256 * 1024
+TOKEN_BYTES: Final = 16 * 1024
+
 
 class Exchange:
     """A request and its answer as they happen; all stamps are CLOCK_MONOTONIC nanoseconds, 0 before they are.
@@ -39,6 +44,14 @@ class Exchange:
         self.failure: str | None = None
         self.message = ""
         self.retries = 0
+
+    @property
+    def most_bytes(self) -> int:
+        """More than an answer of this length can have, log-probabilities included.
+
+        Without it thousands of endless answers could each take what a single long one may.
+        """
+        return ANSWER_BYTES + TOKEN_BYTES * self.output_tokens
 
     @property
     def last_byte_ns(self) -> int:

@@ -81,10 +81,12 @@ class Fleet:
             MeasurementError: a process died or said why it cannot run.
         """
         self.interrupted = False
-        with tempfile.TemporaryDirectory(prefix="aiprof-load-") as folder:
+        with contextlib.ExitStack() as stack:
+            # Files without names: nothing stays of them, not even if this process is killed.
+            results = [stack.enter_context(tempfile.TemporaryFile()) for _ in self._jobs]
             try:
                 for number, job in enumerate(self._jobs):
-                    self._start(Path(folder), number, job)
+                    self._start(number, job, results[number].fileno())
                 self._wait_for("ready", None, None, PATIENCE_S + self._jobs[0].limits.total_s)
                 t0 = time.monotonic_ns() + int(GO_DELAY_S * 1e9)
                 self._tell(f"go {t0}")
@@ -94,24 +96,25 @@ class Fleet:
                     self.interrupted = True
                     self._tell("stop")
                     self._wait_for("done", listener, t0, PATIENCE_S)
-                parts = [load(Path(folder) / f"result-{number}.npz") for number in range(len(self._jobs))]
+                parts = [load(result) for result in results]
             finally:
                 self._end()
         return merge([requests for requests, _ in parts]), tuple(vitals for _, vitals in parts), t0
 
-    def _start(self, folder: Path, number: int, job: Job) -> None:
-        job_file = folder / f"job-{number}.json"
-        job_file.write_text(json.dumps(job.to_json()))
+    def _start(self, number: int, job: Job, result_fd: int) -> None:
         python_path = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))
-        child = subprocess.Popen(
-            [
-                sys.executable, "-m", "profiler.load.process", str(job_file),
-                str(folder / f"result-{number}.npz"), str(number), str(os.getpid()),
-            ],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env=os.environ | {"PYTHONPATH": python_path},
-            start_new_session=True,  # an interrupt at the keyboard reaches the conductor only
-        )  # fmt: skip
+        with tempfile.TemporaryFile() as job_file:
+            job_file.write(json.dumps(job.to_json()).encode())
+            job_file.seek(0)  # the child reads on where this process stands
+            child = subprocess.Popen(
+                [
+                    sys.executable, "-m", "profiler.load.process", str(job_file.fileno()), str(result_fd),
+                    str(number), str(os.getpid()),
+                ],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                env=os.environ | {"PYTHONPATH": python_path}, pass_fds=(job_file.fileno(), result_fd),
+                start_new_session=True,  # an interrupt at the keyboard reaches the conductor only
+            )  # fmt: skip
         self._children.append(child)
         threading.Thread(target=self._listen, args=(number, child), daemon=True).start()
 

@@ -1,7 +1,8 @@
-"""A load process: ``python -m profiler.load.process JOB RESULT NUMBER PARENT``.
+"""A load process: ``python -m profiler.load.process JOB_FD RESULT_FD NUMBER PARENT``.
 
-It reads its job from a file, says ``ready`` on stdout, waits for ``go T0_NS`` on stdin, reports its
-progress in JSON lines and leaves the results in a file. The API key comes with the environment.
+It reads its job from a descriptor, says ``ready`` on stdout, waits for ``go T0_NS`` on stdin, reports its
+progress in JSON lines and leaves the results in the file behind another descriptor. Neither file has a
+name, so that nothing stays of them however the processes end. The API key comes with the environment.
 ``stop``, or the end of its input, ends it early; it dies with its parent.
 """
 
@@ -11,11 +12,11 @@ import asyncio
 import contextlib
 import gc
 import json
+import os
 import resource
 import sys
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -29,17 +30,19 @@ from profiler.worker.isolation import die_with_parent
 PROGRESS_EVERY_S = 0.25
 
 
-def main(job_file: str, result_file: str, number: str, parent: str) -> int:
+def main(job_fd: str, result_fd: str, number: str, parent: str) -> int:
     """Run one job and return the exit code."""
     die_with_parent(int(parent))
     raise_open_files()
     try:
-        job = Job.from_json(json.loads(Path(job_file).read_text()))
+        with os.fdopen(int(job_fd), "rb") as file:
+            job = Job.from_json(json.load(file))
         requests, vitals = run_in_loop(job.loop, _serve(job, int(number)))
     except AiprofError as error:
         _say("error", message=str(error))
         return 2
-    save(Path(result_file), requests, vitals)
+    with os.fdopen(int(result_fd), "wb") as file:
+        save(file, requests, vitals)
     _say("done")
     return 0
 
@@ -117,18 +120,16 @@ def _say(event: str, **fields: Any) -> None:
     print(json.dumps({"event": event, **fields}), flush=True)
 
 
-def save(path: Path, requests: Requests, vitals: Vitals) -> None:
-    """Write results so that :func:`load` finds all or nothing."""
+def save(file: IO[bytes], requests: Requests, vitals: Vitals) -> None:
+    """Write results for :func:`load`."""
     about = np.array(json.dumps({"vitals": asdict(vitals), "messages": requests.messages}))
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, **{"about": about, **to_arrays(requests)})  # type: ignore[arg-type]
-    temporary.replace(path)
+    np.savez(file, **{"about": about, **to_arrays(requests)})  # type: ignore[arg-type]
 
 
-def load(path: Path) -> tuple[Requests, Vitals]:
+def load(file: IO[bytes]) -> tuple[Requests, Vitals]:
     """Read what :func:`save` wrote."""
-    with np.load(path) as arrays:
+    file.seek(0)
+    with np.load(file) as arrays:
         about = json.loads(str(arrays["about"]))
         requests = from_arrays(
             {name: arrays[name] for name in arrays.files if name != "about"}, about["messages"]

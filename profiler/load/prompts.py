@@ -17,8 +17,8 @@ SPECIAL_IDS = 100
 """The first ids are left out then: padding, begin and end of text stand there."""
 HASH_BLOCK_TOKENS = 512
 """Tokens behind each ``hash_ids`` entry of a Mooncake trace (Mooncake FAST'25 traces, README)."""
-WARM_UP_TRIAL = 1_000_000
-"""Trial number of warm-up prompts, so that none of them comes again."""
+SHARED, MEASURED, WARM_UP = 0, 1, 2
+"""Where prompts stand among the starts of the generator: none of one kind comes again as another."""
 
 # Short words that tokenizers keep whole, so that words and tokens are nearly the same count.
 WORDS = (  # noqa: SIM905
@@ -64,6 +64,7 @@ class PromptSpec:
         words_per_token: for text: words that make a token, as calibrated.
         overhead_tokens: for text: tokens that the server adds (chat template, begin of text).
         hash_ids: for a trace with prefix hashes: those of each request; each stands for 512 tokens.
+        series: prompts of another series are other prompts; only what is shared is the same.
     """
 
     scenario: str
@@ -73,6 +74,7 @@ class PromptSpec:
     words_per_token: float = 1.0
     overhead_tokens: float = 0.0
     hash_ids: tuple[tuple[int, ...], ...] | None = field(default=None, repr=False)
+    series: int = 0
 
 
 class RequestBuilder:
@@ -110,11 +112,11 @@ class RequestBuilder:
             for endpoint in endpoints
         ]
 
-    def body(self, index: int, prompt_tokens: int, output_tokens: int, trial: int = 0) -> bytes:
-        """Return the JSON of a request."""
+    def body(self, index: int, prompt_tokens: int, output_tokens: int, kind: int = MEASURED) -> bytes:
+        """Return the JSON of a request; ``kind`` is :data:`MEASURED` or :data:`WARM_UP`."""
         if self._api == "completions" and self._features.token_ids:
-            return self.body_of(self.ids(index, prompt_tokens, trial), output_tokens)
-        return self.body_of(self.text(index, prompt_tokens, trial), output_tokens)
+            return self.body_of(self.ids(index, prompt_tokens, kind), output_tokens)
+        return self.body_of(self.text(index, prompt_tokens, kind), output_tokens)
 
     def body_of(self, prompt: list[int] | str, output_tokens: int, **more: Any) -> bytes:
         """Return the JSON of a request with a prompt of one's own and, if wanted, further fields."""
@@ -139,20 +141,20 @@ class RequestBuilder:
         """Return the whole request for an endpoint."""
         return b"%s%d\r\n\r\n%s" % (self._heads[endpoint], len(body), body)
 
-    def ids(self, index: int, count: int, trial: int = 0) -> list[int]:
+    def ids(self, index: int, count: int, kind: int = MEASURED) -> list[int]:
         """Return the token ids of a prompt."""
         spec = self._prompts
         if spec.hash_ids is not None:
             blocks = spec.hash_ids[index % len(spec.hash_ids)]
             made: list[int] = []
             for block in blocks:
-                made += self._draw(0, 2, block, min(HASH_BLOCK_TOKENS, count - len(made)))
+                made += self._draw(SHARED, 2, block, min(HASH_BLOCK_TOKENS, count - len(made)))
                 if len(made) >= count:
                     return made
-            return made + self._draw(0, trial, index, count - len(made))
+            return made + self._draw(kind, spec.series, index, count - len(made))
         shared = min(spec.shared_prefix_tokens, count)
-        prefix = self._draw(0, 1, 0, shared) if shared else []
-        return prefix + self._draw(1, trial, index, count - shared)
+        prefix = self._draw(SHARED, 1, 0, shared) if shared else []
+        return prefix + self._draw(kind, spec.series, index, count - shared)
 
     def _draw(self, start: int, trial: int, request: int, count: int) -> list[int]:
         spec = self._prompts
@@ -162,19 +164,19 @@ class RequestBuilder:
         drawn = token_ids(spec.scenario, spec.seed, start, trial, request, count, known)
         return [SPECIAL_IDS + token for token in drawn]
 
-    def text(self, index: int, tokens: int, trial: int = 0) -> str:
+    def text(self, index: int, tokens: int, kind: int = MEASURED) -> str:
         """Return a prompt of words that the server should see as about ``tokens`` tokens."""
         spec = self._prompts
         words = max(1, round((tokens - spec.overhead_tokens) * spec.words_per_token))
         if spec.hash_ids is not None:
             return " ".join(
-                self._blocks_of_words(spec.hash_ids[index % len(spec.hash_ids)], words, index, trial)
+                self._blocks_of_words(spec.hash_ids[index % len(spec.hash_ids)], words, index, kind)
             )
         shared = min(round(spec.shared_prefix_tokens * spec.words_per_token), words)
-        picked = _words("shared text", spec, 0, 0, shared) if shared else []
-        return " ".join(picked + _words("text", spec, trial, index, words - shared))
+        picked = _words("shared text", spec, shared) if shared else []
+        return " ".join(picked + _words("text", spec, words - shared, kind, spec.series, index))
 
-    def _blocks_of_words(self, blocks: Sequence[int], words: int, index: int, trial: int) -> list[str]:
+    def _blocks_of_words(self, blocks: Sequence[int], words: int, index: int, kind: int) -> list[str]:
         """Return the words of a trace's prompt: those of its blocks, which others share, then its own."""
         spec = self._prompts
         size = max(1, round(HASH_BLOCK_TOKENS * spec.words_per_token))
@@ -183,12 +185,12 @@ class RequestBuilder:
             if len(made) >= words:
                 break
             # Drawn whole, so that prompts of different lengths share what both have of a block.
-            made += _words("text block", spec, 0, block, size)
-        return made[:words] + _words("text", spec, trial, index, max(0, words - len(made)))
+            made += _words("text block", spec, size, block)
+        return made[:words] + _words("text", spec, max(0, words - len(made)), kind, spec.series, index)
 
 
-def _words(purpose: str, spec: PromptSpec, trial: int, index: int, count: int) -> list[str]:
-    raw = stream(purpose, spec.scenario, spec.seed, trial, index, count=2 * count)
+def _words(purpose: str, spec: PromptSpec, count: int, *place: int) -> list[str]:
+    raw = stream(purpose, spec.scenario, spec.seed, *place, count=2 * count)
     return [WORDS[(raw[2 * at] << 8 | raw[2 * at + 1]) % len(WORDS)] for at in range(count)]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 
 from profiler.load.endpoint import Api, Endpoint
 from profiler.load.job import Limits, LoopKind
@@ -12,6 +13,7 @@ from profiler.load.search import Search
 from profiler.load.slo import Slo
 from profiler.measure.fidelity_server import Claim
 from profiler.results.schema import LoadSpec
+from profiler.workload.identity import canonical_json
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,15 @@ class Point:
     def of(cls, load: LoadSpec) -> Point:
         """Return the point that a case was planned for."""
         return cls(load.concurrency, load.process, load.rate_per_s, load.rate_end_per_s, load.cv)
+
+    @property
+    def prompt_series(self) -> int:
+        """Number of the series that the point's prompts are drawn from.
+
+        It follows from the point alone, the first 48 bits of the SHA-256 of its fields as canonical JSON:
+        other points of a run ask other prompts, so that no cache knows them, and a resumed run the same.
+        """
+        return int(sha256(canonical_json(asdict(self)).encode()).hexdigest()[:12], 16)
 
 
 @dataclass(frozen=True)

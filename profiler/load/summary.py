@@ -148,6 +148,7 @@ def served_record(
     ceiling: ClientCeiling | None,
     endpoint: dict[str, object],
     parts: Sequence[Requests] = (),
+    prompt_series: int | None = None,
 ) -> ServedRecord:
     """Return what was sent and what became of it; ``parts``: of each start, where there are several."""
     load = spec.load
@@ -188,6 +189,7 @@ def served_record(
         ceiling=ceiling,
         gave_up=next((one.gave_up for one in vitals if one.gave_up), None),
         endpoint=endpoint,
+        prompt_series=prompt_series,
     )
 
 

@@ -151,6 +151,8 @@ class ServedRecord(Record):
         steady_s: length of the steady window, or None.
         token_sources: requests by where their token count comes from.
         first_chunk_sources: requests by where the number of tokens of their first chunk comes from.
+        prompt_series: number of the series, beside seed and scenario, that the prompts were drawn from; other
+            points of a run have other numbers, so that no prompt comes twice. None: a record without it.
         prompt_tokens_asked: mean prompt length asked for.
         prompt_tokens_received: mean prompt length that the server reports, or None.
         cached_tokens: prompt tokens that the server took from a cache, or None when it does not say.
@@ -194,3 +196,4 @@ class ServedRecord(Record):
     gave_up: Text | None = None
     endpoint: Details = Field(default_factory=dict)
     servers: tuple[ServerStart, ...] = ()
+    prompt_series: Count | None = None

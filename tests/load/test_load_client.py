@@ -12,8 +12,10 @@ from truth_server import TruthServer
 from profiler.load import latency
 from profiler.load.client import Client
 from profiler.load.endpoint import Api, parse_endpoint
+from profiler.load.exchange import ANSWER_BYTES, TOKEN_BYTES
 from profiler.load.job import Job, Limits
 from profiler.load.prompts import Features, PromptSpec
+from profiler.load.sockets import READ_BYTES
 from profiler.load.table import Requests
 from profiler.load.vitals import Vitals
 
@@ -153,6 +155,13 @@ def test_a_server_that_is_not_there_is_given_up() -> None:
     assert set(requests.counts("status")) == {"refused"}
     assert len(requests) < 50
     assert vitals.gave_up is not None
+
+
+def test_an_answer_without_end_is_cut_by_what_was_asked_for() -> None:
+    requests, _, _ = drive("huge", count=3, tokens=4, concurrency=3, limits=Limits(total_s=60, idle_s=30))
+    assert requests.counts("status") == {"too_large": 3}
+    longest = ANSWER_BYTES + 4 * TOKEN_BYTES
+    assert requests["received_bytes"].max() <= longest + READ_BYTES
 
 
 def test_an_answer_of_another_length_is_a_success_with_a_note() -> None:

@@ -65,6 +65,29 @@ def test_a_load_leaves_a_run_that_can_be_read(
     assert b"127.0.0.1" not in everything
 
 
+def test_no_prompt_of_a_load_comes_twice_and_the_same_command_asks_the_same(
+    server: TruthServer, tmp_path: Path
+) -> None:
+    def asked(name: str, *more: str) -> list[tuple[int, ...]]:
+        server.bodies.clear()
+        code = aiprof(
+            "load", f"http://127.0.0.1:{server.port}", "--prompt-tokens", "21", "--output-tokens", "3",
+            "--concurrency", "1,2", "--requests", "5", "--warm-up", "2", "--no-fidelity", "--quiet",
+            "--out", str(tmp_path / name), *more,
+        )  # fmt: skip
+        assert code == 0
+        return [tuple(body["prompt"]) for body in server.bodies if len(body["prompt"]) == 21]
+
+    prompts = asked("first")
+    assert len(prompts) == len(set(prompts)) == 2 * (5 + 2)
+    series = [case.served.prompt_series for case in read_run(tmp_path / "first").cases if case.served]
+    assert len(set(series)) == 2
+    assert sorted(asked("again")) == sorted(prompts)
+    assert not set(asked("other", "--seed", "1")) & set(prompts)
+    prefixes = {prompt[:10] for prompt in asked("shared", "--shared-prefix", "10")}
+    assert len(prefixes) == 1
+
+
 def test_a_server_that_refuses_everything_measures_nothing(
     server: TruthServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from profiler.errors import InputFileError, UsageError
-from profiler.load.drive import peak_rate
+from profiler.load.arrivals import peak_rate
 from profiler.load.endpoint import parse_endpoint
 from profiler.load.fleet import split
 from profiler.load.job import Job

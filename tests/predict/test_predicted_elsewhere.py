@@ -16,7 +16,7 @@ from profiler.cli.gate import command as gate
 from profiler.cli.report import command as report
 from profiler.errors import UsageError
 from profiler.models.catalogue import catalogue
-from profiler.results.load import read_runs
+from profiler.results.find import read_runs
 from profiler.results.store import RunWriter
 
 POLICY = """

@@ -22,7 +22,8 @@ from builders import (
 
 import profiler
 from profiler.errors import InputFileError, UsageError
-from profiler.results.load import RUN_COLUMNS, TRIAL_COLUMNS, RunWarning, find_runs, read_runs, resolve_run
+from profiler.results.find import find_runs, read_runs, resolve_run
+from profiler.results.load import RUN_COLUMNS, TRIAL_COLUMNS, RunWarning
 from profiler.results.store import RunWriter
 
 GOLDEN = Path(__file__).parent / "data" / "run-schema-1"
@@ -236,7 +237,7 @@ def test_a_path_wins_over_a_name(runs: Path) -> None:
 def test_importing_the_package_does_not_import_pandas() -> None:
     script = (
         "import sys, profiler; assert 'pandas' not in sys.modules; profiler.load_runs;"
-        "profiler.results.load.resolve_run; assert 'pandas' not in sys.modules;"
+        "profiler.results.find.resolve_run; assert 'pandas' not in sys.modules;"
         "profiler.load_runs([]); assert 'pandas' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
