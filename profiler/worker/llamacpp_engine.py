@@ -66,6 +66,8 @@ class LlamaCppEngine:
         return {
             "weights_bytes": model.weights_bytes,
             "kv_cache_bytes": model.cache_tokens * _kv_token_bytes(request),
+            # More than the case needs: llama.cpp rounds the context of a sequence up.
+            "kv_cache_tokens": model.cache_tokens,
             "load_s": loaded - began,
             "compile_s": None,
             "details": {

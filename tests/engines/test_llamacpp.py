@@ -211,6 +211,7 @@ def test_a_quantised_cache_takes_what_the_accounting_says(
     loaded, _ = generate(tmp_path, "llamacpp", PYTHON, arch, "bf16", kv_dtype=kv_dtype)
     # Three sequences, each rounded up to 256 tokens by llama.cpp.
     assert loaded["kv_cache_bytes"] == kv_cache_bytes(arch, kv_dtype, 256, 3)
+    assert loaded["kv_cache_tokens"] == 256 * 3
     assert loaded["details"]["buffers"].get("KV", loaded["kv_cache_bytes"]) == pytest.approx(
         loaded["kv_cache_bytes"], abs=10_486
     )
