@@ -3,8 +3,10 @@
 Vendor libraries without hardware (tests/fakes) follow a power profile whose energy is known exactly. Both
 tools read them at the same time, each with its own client code; begin and end of the windows are random. Zeus
 reads its counter at both ends (``ZeusMonitor.begin_window`` and ``end_window``); its true window is taken
-from the clock around these calls. aiprof cuts the windows out of what its sampler read. Nothing here is about
-real hardware.
+from the clock around these calls. aiprof, in a process of its own, tells its sampler of both ends when they
+come (``Sampler.mark``), as Zeus is told, and cuts the windows out of what the sampler read. Nothing here is
+about real hardware. The fake counter of RAPL is a thread; it gets real-time priority where that is allowed,
+since a real one ticks however busy the machine is.
 
 Zeus needs an environment of its own:  python -m venv zeus-venv && zeus-venv/bin/pip install zeus==0.16.0
 then  python benchmarks/energy_truth.py --zeus zeus-venv/bin/python
@@ -17,7 +19,6 @@ import json
 import multiprocessing
 import os
 import random
-import re
 import subprocess
 import sys
 import tempfile
@@ -26,15 +27,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from energy_fakes import ROOT, TICK_MS, stand_up, work
+
 LENGTHS_S = (0.1, 0.3, 1.0, 3.0)
 MARGIN_S = 4.0
-TICK_MS = {"NVIDIA": 100.0, "NVIDIA 20 ms": 20.0, "AMD": 50.0, "Ascend": 20.0}
 COLUMNS = (
     "sensor", "tick ms", "window s", "windows", "no value", "aiprof RMS %", "median bound %",
     "inside bound %", "Zeus RMS %", "Zeus / aiprof",
 )  # fmt: skip
-ROOT = Path(__file__).resolve().parent.parent
-WRAP_UJ = 262_143_328_850
 
 
 def zeus_side() -> None:
@@ -72,7 +72,11 @@ def zeus_side() -> None:
 
 
 def ours_side() -> None:
-    """Sample one source in a process that finds the fakes, print joules and bound of each window."""
+    """Sample one source in a process that finds the fakes, print joules and bound of each window.
+
+    The windows are those that were asked for, to the nanosecond; the sampler hears of their ends when this
+    process has woken up.
+    """
     from profiler import registry
     from profiler.sensors.sampler import Sampler
 
@@ -80,8 +84,11 @@ def ours_side() -> None:
     source = registry.load("sensors", task["source"], **task["options"])
     infos = [info for info in source.probe() if info.unavailable is None and info.unit in ("J", "W")]
     counters = [info for info in infos if info.kind == "energy_counter"] or infos
+    edges = sorted(moment for window in task["windows"] for moment in window)
     with Sampler(counters[:1], {source.name: source.options()}) as sampler:
-        time.sleep(max(0.0, task["t0"] + task["seconds"] - time.monotonic()))
+        for moment in (*edges, task["seconds"]):
+            time.sleep(max(0.0, task["t0"] + moment - time.monotonic()))
+            sampler.mark()
         answers = []
         for begin, end in task["windows"]:
             t0_ns, t1_ns = (round((task["t0"] + moment) * 1e9) for moment in (begin, end))
@@ -92,52 +99,8 @@ def ours_side() -> None:
     print(json.dumps(answers))
 
 
-def work(rng: random.Random, seconds: float) -> list[tuple[float, float]]:
-    """Power of an accelerator under idle times, prefills and decodes with a ripple from step to step."""
-    segments, now = [], 0.0
-    while now < seconds:
-        kind = rng.choice(("idle", "prefill", "decode", "decode"))
-        end = now + {"idle": 0.6, "prefill": 0.4, "decode": 2.0}[kind] * rng.uniform(0.5, 1.5)
-        if kind == "decode":
-            step, low, high = rng.uniform(0.02, 0.06), rng.uniform(380, 450), rng.uniform(520, 600)
-            while now < end:
-                segments += [(now, high), (now + step * 0.6, low)]
-                now += step
-        else:
-            segments.append((now, 75.0 if kind == "idle" else rng.uniform(620, 690)))
-        now = end
-    return segments
-
-
-def stubs(package: Path, source: Path) -> str:
-    """C functions that answer NOT_SUPPORTED for all that amdsmi binds and the fake does not have."""
-    wanted = set(re.findall(r"_libraries\['libamd_smi.so'\]\.(\w+)", package.read_text()))
-    there = set(re.findall(r"^int (\w+)\(", source.read_text(), re.MULTILINE))
-    return "".join(f"int {name}(void) {{ return 2; }}\n" for name in sorted(wanted - there))
-
-
 def rms(errors: list[float]) -> float:
     return float((sum(error * error for error in errors) / len(errors)) ** 0.5) if errors else float("nan")
-
-
-def _compile(source: str, folder: Path, zeus: str | None) -> None:
-    """Build the vendor library that ``source`` loads, where it loads one, into ``folder``."""
-    from fakes.power import FAKES, compile_fake
-
-    library = {"nvml": "libnvidia-ml.so.1", "amdsmi": "lib/libamd_smi.so", "dcmi": "libdcmi.so"}.get(source)
-    flags: list[str] = []
-    if source == "amdsmi" and zeus:
-        find = "import importlib.util as u; print(u.find_spec('amdsmi').origin)"
-        found = subprocess.run([zeus, "-c", find], capture_output=True, text=True, check=True)
-        package = Path(found.stdout.strip()).with_name("amdsmi_wrapper.py")
-        (folder / "stubs.inc").write_text(stubs(package, FAKES / "fake_amd_smi.c"))
-        flags = [f'-DSTUBS="{folder / "stubs.inc"}"']
-    if library:
-        compiled = compile_fake(
-            f"fake_{ {'amdsmi': 'amd_smi'}.get(source, source) }.c", folder / library, *flags
-        )
-        if compiled is None:
-            raise SystemExit("the fakes need a C compiler (cc or gcc)")
 
 
 def _answers(
@@ -188,8 +151,7 @@ def measure(
     name: str, rng: random.Random, arguments: argparse.Namespace, folder: Path, each: int
 ) -> list[Answered]:
     """Run both tools over one profile, with ``each`` windows of every length."""
-    from fakes.power import FAKES, PowercapTree, Profile, write_config
-    from machines import write, zone
+    from fakes.power import Profile
 
     profile = Profile(work(rng, arguments.seconds + 5))
     wide = arguments.seconds - 2 * MARGIN_S
@@ -198,57 +160,21 @@ def measure(
         for length in LENGTHS_S
         for _ in range(each)
     ]
-    tick_ms = TICK_MS.get(name, 1.0)
-    source = {"AMD": "amdsmi", "Ascend": "dcmi"}.get(name, "rapl" if name.startswith("RAPL") else "nvml")
-    _compile(source, folder, arguments.zeus)
-    (folder / "amdsmi").mkdir(exist_ok=True)
-    (folder / "amdsmi" / "amdsmi.py").write_text((FAKES / "fake_amdsmi.py").read_text())
-    config = folder / "fake.conf"
     t0 = time.monotonic() + 3.0
-    gpu = {"gpus": 1, "cards": 1, "0.uuid": "GPU-11111111-1111-1111-1111-111111111111", "0.profile": profile}
-    write_config(
-        config, {"t0": repr(t0), **gpu, "0.update_ms": tick_ms, "0.jitter": 0.01, "0.pci": "0000:c1:00.0"}
-    )
-    options: dict[str, Any] = {}
-    tree = None
-    rapl_folder = ""
-    if source == "amdsmi":
-        from machines import amd_gpu
-
-        amd_gpu(folder / "root", 0, "0000:c1:00.0", "0000000000000001")
-        options = {"root": str(folder / "root")}
-    elif source == "dcmi":
-        options = {"library": str(folder / "libdcmi.so"), "npu_smi": "none"}
-    elif source == "rapl":
-        root = write(folder / "root", zone("intel-rapl:0", "package-0", 5))
-        half = profile.joules(0.0, arguments.seconds / 2)
-        first = WRAP_UJ - int(half * 1e6) if "wrap" in name else 5_000_000
-        tree = PowercapTree(root, {"intel-rapl:0": (profile, first, WRAP_UJ)}, t0)
-        options, rapl_folder = {"root": str(root)}, str(root / "sys/class/powercap")
-    environment = {
-        **os.environ,
-        "LD_LIBRARY_PATH": str(folder),
-        "FAKE_NVML_CONFIG": str(config),
-        "FAKE_AMDSMI_CONFIG": str(config),
-        "FAKE_DCMI_CONFIG": str(config),
-        "ROCM_HOME": str(folder),
-        "ROCM_PATH": str(folder),
-    }
-    ours_environment = {
-        **environment,
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{folder / 'amdsmi'}",
-        "FAKE_AMDSMI_LIBRARY": str(folder / "lib/libamd_smi.so"),
-    }
+    stand = stand_up(name, profile, t0, arguments.seconds, folder, arguments.zeus)
     task = {
-        "source": source, "options": options, "t0": t0, "windows": windows, "seconds": arguments.seconds,
-        "rapl": rapl_folder,
+        "source": stand.source, "options": stand.options, "t0": t0, "windows": windows,
+        "seconds": arguments.seconds, "rapl": stand.rapl,
     }  # fmt: skip
-    sides = {"ours": (sys.executable, ours_environment)}
-    if arguments.zeus and source != "dcmi":
-        sides["zeus"] = (arguments.zeus, environment)
+    sides = {"ours": (sys.executable, stand.ours)}
+    if arguments.zeus and stand.source != "dcmi":
+        sides["zeus"] = (arguments.zeus, stand.environment)
     answers = _answers(name, sides, task, arguments.seconds)
-    if tree is not None:
-        tree.stop()
+    if stand.tree is not None:
+        stand.tree.stop()
+        print(
+            f"the counter stood still for at most {1e3 * stand.tree.longest_pause_s:.1f} ms", file=sys.stderr
+        )
     zeus = answers.get("zeus", [None] * len(windows))
     return [
         Answered(
@@ -293,6 +219,7 @@ def main() -> None:
     parser.add_argument("--profiles", type=int, default=1, help="spread the windows over so many profiles")
     parser.add_argument("--seed", type=int, default=20261123)
     parser.add_argument("--only", help="one of the sensors")
+    parser.add_argument("--keep", type=Path, help="add the windows to this file, and tell of all in it")
     parser.add_argument("--side", choices=("ours", "zeus"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
@@ -317,6 +244,11 @@ def main() -> None:
                 rng, each = random.Random(arguments.seed + number), arguments.windows // arguments.profiles
                 with tempfile.TemporaryDirectory() as folder:
                     found += measure(name, rng, arguments, Path(folder), each)
+            if arguments.keep is not None:
+                with arguments.keep.open("a") as file:
+                    file.writelines(json.dumps([name, *one]) + "\n" for one in found)
+                kept = (json.loads(line) for line in arguments.keep.read_text().splitlines())
+                found = [Answered(*one[1:]) for one in kept if one[0] == name]
             for row in _rows(name, found):
                 print("| " + " | ".join(row) + " |", flush=True)
 

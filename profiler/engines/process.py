@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -102,12 +103,15 @@ class WorkerProcess:
                 except OSError:
                     pass  # unsent bytes to a dead worker
 
-    def request(self, op: str, timeout_s: float, **fields: Any) -> dict[str, Any]:
+    def request(
+        self, op: str, timeout_s: float, *, sent: Callable[[], None] | None = None, **fields: Any
+    ) -> dict[str, Any]:
         """Send one request and return its result.
 
         Args:
             op: one of the ops in docs/architecture.md.
             timeout_s: after this the worker is killed.
+            sent: called when the worker has been sent all of it.
             fields: the request's other fields, JSON values.
 
         Raises:
@@ -117,6 +121,8 @@ class WorkerProcess:
         line = json.dumps({"id": identity, "op": op, **fields}, allow_nan=False).encode() + b"\n"
         deadline = time.monotonic() + timeout_s
         self._send(line, op, timeout_s, deadline)
+        if sent is not None:
+            sent()
         while True:
             answer = self._parse(self._receive_line(op, timeout_s, deadline), op)
             if answer.get("id") == identity:

@@ -33,9 +33,10 @@ class Client:
     Args:
         job: what to do.
         process: number of the process, for the results.
+        when_over: called when the last answer of a run has ended, before its results are put together.
     """
 
-    def __init__(self, job: Job, process: int = 0) -> None:
+    def __init__(self, job: Job, process: int = 0, when_over: Callable[[], None] = lambda: None) -> None:
         self.job = job
         self.max_response_bytes = job.limits.max_response_bytes
         self.ended = self.failed = 0
@@ -57,6 +58,7 @@ class Client:
         self._in_flight = 0
         self._t0 = 0
         self._over = asyncio.Event()
+        self._when_over = when_over
 
     @property
     def closed_loop(self) -> bool:
@@ -116,6 +118,7 @@ class Client:
             self._in_flight += 1  # the dispatcher counts as one until the schedule is over
             self._dispatch()
         await self._over.wait()
+        self._when_over()
         wall = time.monotonic() - began
         self._ticks.cancel()
         for task in self._tasks:

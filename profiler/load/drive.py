@@ -119,6 +119,7 @@ class Driver:
         listener: Callable[[Progress], None] | None = None,
         *,
         simulated: bool = False,
+        edge: Callable[[], None] | None = None,
     ) -> Driven:
         """Drive the server through a point.
 
@@ -128,11 +129,12 @@ class Driver:
             write_samples: puts columns of raw samples on disk.
             listener: told how far it is.
             simulated: whether the server is not real.
+            edge: called when the load begins and when it has ended.
         """
         began, started_utc = time.monotonic(), datetime.now(UTC).isoformat()
         fields: dict[str, Any] = {"started_utc": started_utc, "simulated": simulated}
         try:
-            drove = self.drive(point, listener)
+            drove = self.drive(point, listener, edge)
         except MeasurementError as error:
             failure = Failure(kind="load_process", stage="trials", message=str(error))
             elapsed = time.monotonic() - began
@@ -140,8 +142,13 @@ class Driver:
         fields |= self.fields(spec, point, [drove], write_samples) | {"elapsed_s": time.monotonic() - began}
         return Driven(fields, drove.interrupted, drove.begin_ns, drove.end_ns)
 
-    def drive(self, point: Point, listener: Callable[[Progress], None] | None = None) -> Drove:
-        """Drive the server through a point once.
+    def drive(
+        self,
+        point: Point,
+        listener: Callable[[Progress], None] | None = None,
+        edge: Callable[[], None] | None = None,
+    ) -> Drove:
+        """Drive the server through a point once; see :meth:`measure`.
 
         Raises:
             MeasurementError: a load process died.
@@ -150,7 +157,7 @@ class Driver:
         job = self._job(point, due)
         fleet = Fleet(job, self._processes(point, None if due is None else peak_rate(due)))
         wall_before_ns = time.time_ns() - time.monotonic_ns()
-        found, vitals, begin_ns = fleet.run(listener)
+        found, vitals, begin_ns = fleet.run(listener, edge)
         wall_after_ns, end_ns = time.time_ns() - time.monotonic_ns(), _last_end(found)
         realtime_s = None
         if begin_ns is not None and end_ns is not None:

@@ -69,13 +69,18 @@ class Fleet:
     def __init__(self, job: Job, processes: int = 1) -> None:
         self._jobs = split(job, processes)
         self._children: list[subprocess.Popen[str]] = []
+        self._edge: Callable[[], None] | None = None
         self._news: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
 
-    def run(self, listener: Listener | None = None) -> tuple[Requests, tuple[Vitals, ...], int]:
+    def run(
+        self, listener: Listener | None = None, edge: Callable[[], None] | None = None
+    ) -> tuple[Requests, tuple[Vitals, ...], int]:
         """Return the requests of all processes, how each did, and the go (CLOCK_MONOTONIC ns).
 
         An interrupt ends the load early: what has ended is returned with the rest as ``cancelled``, and
         the interrupt is raised again by the caller's choice (:attr:`interrupted`).
+
+        ``edge`` is called at the go, from another thread, and when each process has had its last answer.
 
         Raises:
             MeasurementError: a process died or said why it cannot run.
@@ -90,6 +95,11 @@ class Fleet:
                 self._wait_for("ready", None, None, PATIENCE_S + self._jobs[0].limits.total_s)
                 t0 = time.monotonic_ns() + int(GO_DELAY_S * 1e9)
                 self._tell(f"go {t0}")
+                self._edge = edge
+                if edge is not None:
+                    going = threading.Timer((t0 - time.monotonic_ns()) * 1e-9, edge)
+                    going.daemon = True
+                    going.start()
                 try:
                     self._wait_for("done", listener, t0, None)
                 except KeyboardInterrupt:
@@ -154,6 +164,8 @@ class Fleet:
                 raise MeasurementError(f"load process {number} ended by itself ({_ended(code)})")
             if said == event:
                 missing.discard(number)
+            elif said == "over" and self._edge is not None:
+                self._edge()
             elif said == "progress":
                 state[number] = news
                 if listener is not None and t0 is not None:

@@ -75,7 +75,7 @@ def raise_open_files() -> None:
 
 
 async def _serve(job: Job, number: int) -> tuple[Requests, Vitals]:
-    client = Client(job, number)
+    client = Client(job, number, when_over=lambda: _say("over"))
     lines = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)

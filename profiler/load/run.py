@@ -67,6 +67,10 @@ class Beside(Protocol):
         """Get ready for the next case: the server rests."""
         ...
 
+    def edge(self) -> None:
+        """Take note that the load begins or has ended about now."""
+        ...
+
     def fields(self, driven: Driven) -> dict[str, Any]:
         """Return what is added to the fields of the case that was driven."""
         ...
@@ -169,6 +173,7 @@ class Load:
             spec, point, lambda columns: writer.write_samples(spec.case_id, columns),
             lambda progress: self._tell(Stage("case", spec, number, of, progress)),
             simulated=beside is not None and beside.simulated,
+            edge=None if beside is None else beside.edge,
         )  # fmt: skip
         fields = driven.fields | {"spec": spec, "predicted": None, "fidelity": fidelity}
         if beside is not None:

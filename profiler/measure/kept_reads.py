@@ -15,9 +15,9 @@ import numpy as np
 from profiler.backends.base import Unavailable
 from profiler.results.schema import EnergySpans, InterruptionRecord, SensorRecord, SensorScale
 from profiler.sensors.base import READ_FAILURES, Energy, SensorInfo, failure_number
+from profiler.sensors.energy import energy_of
 from profiler.sensors.interruptions import Interruption, trusted
 from profiler.sensors.meters import Meter
-from profiler.sensors.sampler import energy_of
 from profiler.sensors.ticks import Series, series
 from profiler.sensors.totals import total
 from profiler.sensors.window import refuse_if_too_wide

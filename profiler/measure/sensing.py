@@ -108,6 +108,10 @@ class Sensing:
             self.deaths.append(died)
             self._sampler.restart()
 
+    def edge(self) -> None:
+        """Say that a window whose energy is wanted begins or ends about now; see ``Sampler.mark``."""
+        self._sampler.mark()
+
     def series(self, info: SensorInfo, t0_ns: int, t1_ns: int) -> Series:
         """Return the reads of a sensor between two moments."""
         return self._sampler.series(info.key, t0_ns, t1_ns)
@@ -207,9 +211,16 @@ class Sensing:
         if not self.reads_energy:
             return
         time.sleep(_SETTLE_S)
+        self._idle = self.rest(seconds)
+
+    def rest(self, seconds: float) -> tuple[int, int]:
+        """Do nothing for a while and return when that was, both ends marked."""
         begin_ns = time.monotonic_ns()
+        self.edge()
         time.sleep(seconds)
-        self._idle = (begin_ns, time.monotonic_ns())
+        end_ns = time.monotonic_ns()
+        self.edge()
+        return begin_ns, end_ns
 
     def baselines(self) -> tuple[BaselineRecord, ...]:
         """Return the power of each device and of the box while it rested."""

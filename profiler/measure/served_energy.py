@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from profiler.backends.base import Device
@@ -76,10 +75,11 @@ class ServedEnergy:
     def rest(self) -> None:
         """Let the loaded server stand idle for a moment, where there is anything to read."""
         self._at_rest = self._sensing.processes(self._device)
-        begin_ns = time.monotonic_ns()
-        if any(meter.sensors for meter in self._meters):
-            time.sleep(REST_S)
-        self._idle = (begin_ns, time.monotonic_ns())
+        self._idle = self._sensing.rest(REST_S if any(meter.sensors for meter in self._meters) else 0.0)
+
+    def edge(self) -> None:
+        """Say that the load begins or has ended about now."""
+        self._sensing.edge()
 
     def records(self, begin_ns: int, end_ns: int, output_tokens: int) -> tuple[EnergyRecord, ...]:
         """Return the energy of the load by every meter.

@@ -193,7 +193,7 @@ class ServedStart:
         processes = server.processes()
         self.watch.begin(largest(processes))
         try:
-            drove = driver.drive(Point.of(spec.load))
+            drove = driver.drive(Point.of(spec.load), edge=self.power.edge)
         except MeasurementError as error:
             raise StartFailedError("load_process", self.stage, str(error), server.log_tail()) from error
         if drove.interrupted:

@@ -245,6 +245,7 @@ class ServedSweep:
             point,
             lambda columns: writer.write_samples(spec.case_id, columns),
             simulated=self.options["simulated"] or self._device.simulated or sensing.simulated,
+            edge=watch.edge,
         )
         fields = driven.fields | {"spec": spec, "predicted": None, "fidelity": fidelity}
         if self.local:

@@ -29,6 +29,10 @@ class ServedWatch:
         self._energy = ServedEnergy(sensing, device)
         self._energy.rest()
 
+    def edge(self) -> None:
+        """Say that the load begins or has ended about now."""
+        self._energy.edge()
+
     def fields(self, driven: Driven) -> dict[str, Any]:
         """Return what is added to the fields of a case; nothing for one that failed."""
         begin_ns, end_ns = driven.begin_ns, driven.end_ns
@@ -83,6 +87,10 @@ class BesideLoad:
     def begin(self) -> None:
         """Let the server rest, and look on from then."""
         self._watch = ServedWatch(self._sensing, self._device)
+
+    def edge(self) -> None:
+        """Say that the load begins or has ended about now."""
+        self._sensing.edge()
 
     def fields(self, driven: Driven) -> dict[str, Any]:
         """Return what is added to the fields of the case that was driven."""

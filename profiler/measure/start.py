@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -259,7 +260,8 @@ class _Start:
         number = len(self.seen.trials)
         prompts = self._prompts(number)
         began = self.context.clock.now()
-        result = self._run(worker, prompts, self.context.spec.output_tokens)
+        edge = None if warm_up else self.power.edge
+        result = self._run(worker, prompts, self.context.spec.output_tokens, edge)
         trial = self._checked(result, number, warm_up, prompts_digest(prompts))
         self.context.clock.account(trial.e2e_s, began)
         self.seen.longest_s = max(self.seen.longest_s, trial.e2e_s)
@@ -272,7 +274,8 @@ class _Start:
 
     def _repeat(self, worker: WorkerProcess, purpose: str, number: int, output_tokens: int) -> Run:
         """Run a batch for its energy only."""
-        return _stamps(self._run(worker, self._prompts(number, f"/{purpose}"), output_tokens))
+        prompts = self._prompts(number, f"/{purpose}")
+        return _stamps(self._run(worker, prompts, output_tokens, self.power.edge))
 
     def _repeat_prompt(self, worker: WorkerProcess) -> None:
         """Ask the last trial's prompts again: an engine that caches shows in the time."""
@@ -284,10 +287,25 @@ class _Start:
         passed_s = self.seconds - (self.deadline - self.context.clock.now())
         self.watch.repeated(repeat_prompt(self.seen.trials, self.context.spec.output_tokens, passed_s, ask))
 
-    def _run(self, worker: WorkerProcess, prompts: list[list[int]], output_tokens: int) -> dict[str, Any]:
-        return worker.request(
-            "run", self._run_timeout(), prompt_ids=prompts, output_tokens=output_tokens, return_ids=False
+    def _run(
+        self,
+        worker: WorkerProcess,
+        prompts: list[list[int]],
+        output_tokens: int,
+        edge: Callable[[], None] | None = None,
+    ) -> dict[str, Any]:
+        """Run a batch; ``edge`` is called as it begins and when its end is known here."""
+        result = worker.request(
+            "run",
+            self._run_timeout(),
+            sent=edge,
+            prompt_ids=prompts,
+            output_tokens=output_tokens,
+            return_ids=False,
         )
+        if edge is not None:
+            edge()
+        return result
 
     def _prompts(self, number: int, purpose: str = "") -> list[list[int]]:
         """Return the token ids of a batch; what is run for another purpose shares none with the trials."""

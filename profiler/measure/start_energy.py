@@ -98,10 +98,13 @@ class StartEnergy:
         if not self.watching or seconds < _SHORTEST_IDLE_S:
             return
         time.sleep(_SETTLE_SHARE * seconds)
-        begin_ns = time.monotonic_ns()
-        time.sleep((1 - _SETTLE_SHARE) * seconds)
-        self.done.idle = (begin_ns, time.monotonic_ns())
-        self.note("idle", begin_ns)
+        self.done.idle = self._sensing.rest((1 - _SETTLE_SHARE) * seconds)
+        self.note("idle", self.done.idle[0])
+
+    def edge(self) -> None:
+        """Say that a batch begins or has ended about now."""
+        if self.watching:
+            self._sensing.edge()
 
     def ran(self, run: Run) -> None:
         """Take note of a measured trial."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from profiler.backends.base import Unavailable
 from profiler.sensors.base import Energy
+
+# CLOCK_MONOTONIC stops while the machine is suspended, CLOCK_BOOTTIME does not.
+_SUSPENDED_NS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,39 @@ class Interruption:
     begin_ns: int
     end_ns: int
     text: str
+
+
+def clocks() -> tuple[int, int]:
+    """CLOCK_MONOTONIC and CLOCK_BOOTTIME in ns; the same clock twice where the second does not exist."""
+    now_ns = time.monotonic_ns()
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return now_ns, now_ns if boot is None else time.clock_gettime_ns(boot)
+
+
+class Suspends:
+    """Notices that the machine was suspended, from how far its two clocks have come apart.
+
+    Args:
+        read: returns both; see :func:`clocks`.
+    """
+
+    def __init__(self, read: Callable[[], tuple[int, int]] | None = None) -> None:
+        self._read = read or clocks
+        self._last = self._read()
+        self._found: list[tuple[int, int]] = []
+
+    def notice(self) -> None:
+        """Look at the clocks; what happened since the last look is remembered."""
+        before, now = self._last, self._read()
+        self._last = now
+        if now[1] - now[0] - (before[1] - before[0]) > _SUSPENDED_NS:
+            self._found.append((before[0], now[0]))
+
+    @property
+    def interruptions(self) -> list[Interruption]:
+        """The times in which the machine slept."""
+        asleep = "the machine was suspended meanwhile"
+        return [Interruption("suspended", begin, end, asleep) for begin, end in self._found]
 
 
 def trusted(energy: Energy, interruptions: Sequence[Interruption]) -> Energy:

@@ -70,33 +70,40 @@ def power_energy(
         text = f"the window of {duration_s:.3g} s is too short: readings are averages over {average_s:.3g} s"
         remedy = f"measure over at least {_LEAST_AVERAGES * average_s:.3g} s"
         return _because(none, Unavailable("window_too_short", text, remedy), "short_window")
-    moments_s, power_w, tick_s = _nodes(reads, info, t0_ns)
-    moments_s = moments_s - average_s / 2
-    refused = _refusal(reads, info, moments_s, power_w, tick_s, t0_ns, t1_ns)
+    readings = _readings(reads, info, t0_ns)
+    refused = _refusal(reads, info, readings, t0_ns, t1_ns)
     if refused is not None:
         return _because(none, refused)
-    inside = (moments_s > 0) & (moments_s < duration_s)
-    edges = np.interp([0.0, duration_s], moments_s, power_w)
-    times = np.concatenate([[0.0], moments_s[inside], [duration_s]])
-    powers = np.concatenate([edges[:1], power_w[inside], edges[1:]])
-    joules = float(np.trapezoid(powers, times))
-    spacing_s = float(np.median(np.diff(moments_s)))
-    around = (moments_s > -spacing_s - average_s / 2) & (moments_s < duration_s + spacing_s + average_s / 2)
-    near = np.concatenate([powers, power_w[around]])
-    refresh_s = tick_s or spacing_s
+    window = _integrand(readings, duration_s, average_s)
+    joules = float(np.trapezoid(window.powers, window.times))
+    refresh_s = readings.tick_s or readings.spacing_s
     in_step = step_period_s is not None and _in_step(step_period_s, refresh_s)
-    bound = _bound(_Integrand(times, powers, near), reads, info, refresh_s)
+    bound = _bound(window, reads, info, refresh_s)
     if not average_s:
         locked_s = duration_s if in_step else min(duration_s, _LOCKED_S) if step_period_s is None else 0.0
         bound = float(np.hypot(bound, _LOCKED * locked_s * joules / duration_s))
-    flags = _flags(reads.between(t0_ns, t1_ns), reads, float(np.diff(times).max()), spacing_s, info)
+    longest_s = float(np.diff(window.times).max())
+    flags = _flags(reads.between(t0_ns, t1_ns), reads, longest_s, readings.spacing_s, info)
     if in_step:
         flags.append("aliasing_risk")
     energy = Energy(
-        joules, bound, "power_integral", info.scope, t0_ns, t1_ns, int(inside.sum()), tick_s, tuple(flags),
-        simulated=info.simulated,
+        joules, bound, "power_integral", info.scope, t0_ns, t1_ns, len(window.times) - 2, readings.tick_s,
+        tuple(flags), simulated=info.simulated,
     )  # fmt: skip
     return refuse_if_too_wide(energy, max_relative_bound)
+
+
+class _Readings(NamedTuple):
+    """Moments (s after the window began) at which the sensor had a new value, those values, and its tick."""
+
+    moments_s: Floats
+    power_w: Floats
+    tick_s: float | None
+
+    @property
+    def spacing_s(self) -> float:
+        """How far moments usually are apart."""
+        return float(np.median(np.diff(self.moments_s)))
 
 
 class _Integrand(NamedTuple):
@@ -105,6 +112,18 @@ class _Integrand(NamedTuple):
     times: Floats
     powers: Floats
     near: Floats
+
+
+def _integrand(readings: _Readings, duration_s: float, average_s: float) -> _Integrand:
+    """Cut the window out of the readings; its ends lie on the lines between them."""
+    moments_s, power_w, _ = readings
+    inside = (moments_s > 0) & (moments_s < duration_s)
+    edges = np.interp([0.0, duration_s], moments_s, power_w)
+    powers = np.concatenate([edges[:1], power_w[inside], edges[1:]])
+    beyond_s = readings.spacing_s + average_s / 2
+    around = (moments_s > -beyond_s) & (moments_s < duration_s + beyond_s)
+    times = np.concatenate([[0.0], moments_s[inside], [duration_s]])
+    return _Integrand(times, powers, np.concatenate([powers, power_w[around]]))
 
 
 def _bound(window: _Integrand, reads: Series, info: SensorInfo, refresh_s: float) -> float:
@@ -141,17 +160,17 @@ def _because(energy: Energy, reason: Unavailable, *flags: str) -> Energy:
     )
 
 
-def _nodes(reads: Series, info: SensorInfo, origin_ns: int) -> tuple[Floats, Floats, float | None]:
-    """Return moments (s after ``origin_ns``) at which the sensor had a new value, those values, and its tick.
+def _readings(reads: Series, info: SensorInfo, origin_ns: int) -> _Readings:
+    """Return what the sensor showed, on a clock that begins at ``origin_ns``.
 
     A value is held until the next one. Only its first read is near the moment it was taken; a long run
     of equal values gets its last moment too, so that it is not joined to the next value by a ramp.
     """
-    good = reads.good()
+    good, late_s = reads.good(), (info.average_window_s or 0.0) / 2
     middle_s = ((good.t_before_ns + good.t_after_ns) // 2 - origin_ns).astype(np.float64) * 1e-9
     changed = np.flatnonzero(np.diff(good.raw)) + 1
     if len(changed) < 2:
-        return middle_s, good.raw.astype(np.float64) * info.scale, None
+        return _Readings(middle_s - late_s, good.raw.astype(np.float64) * info.scale, None)
     # The new value appeared between two reads.
     moments = (middle_s[changed - 1] + middle_s[changed]) / 2
     tick_s = info.tick_s or _usual_s(np.diff(moments))
@@ -162,7 +181,7 @@ def _nodes(reads: Series, info: SensorInfo, origin_ns: int) -> tuple[Floats, Flo
     all_moments = np.concatenate([middle_s[:1], ends, moments, middle_s[-1:]])
     all_values = np.concatenate([good.raw[:1] * info.scale, before[held], values, good.raw[-1:] * info.scale])
     order = np.argsort(all_moments, kind="stable")
-    return all_moments[order], all_values[order], tick_s
+    return _Readings(all_moments[order] - late_s, all_values[order], tick_s)
 
 
 def _usual_s(intervals_s: Floats) -> float:
@@ -176,14 +195,9 @@ def _usual_s(intervals_s: Floats) -> float:
 
 
 def _refusal(
-    reads: Series,
-    info: SensorInfo,
-    moments_s: Floats,
-    power_w: Floats,
-    tick_s: float | None,
-    t0_ns: int,
-    t1_ns: int,
+    reads: Series, info: SensorInfo, readings: _Readings, t0_ns: int, t1_ns: int
 ) -> Unavailable | None:
+    moments_s, power_w, tick_s = readings
     duration_s = (t1_ns - t0_ns) * 1e-9
     bad = reads.between(t0_ns, t1_ns).failures() or reads.failures()
     if not len(moments_s):

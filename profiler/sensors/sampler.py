@@ -10,36 +10,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import select
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from profiler.backends.base import Json, Unavailable
 from profiler.sensors import ring
 from profiler.sensors.base import READ_FAILURES, Energy, Sample, SensorInfo
+from profiler.sensors.energy import energy_of
 from profiler.sensors.history import History
-from profiler.sensors.interruptions import Interruption, trusted
-from profiler.sensors.power import power_energy
+from profiler.sensors.interruptions import Interruption, Suspends, trusted
+from profiler.sensors.sampler_child import NotStartedError, SamplerChild
 from profiler.sensors.ticks import Series, find_ticks
-from profiler.sensors.window import counter_energy
 
-START_S = 30.0  # opening a vendor's library can take seconds
 _RETAINED_S = 1200.0
-_BYTES_PER_READ = 32
-# Around a window: enough for trailing averages, and to see how much the power moves.
-_AROUND_S = 5.0
-# CLOCK_MONOTONIC stops while the machine is suspended, CLOCK_BOOTTIME does not.
-_SUSPENDED_NS = 100_000_000
+# Reads around edges come on top of the regular ones.
+_ROOM_FOR_EDGES = 2
 
 
 class Sampler:
@@ -67,10 +56,9 @@ class Sampler:
         self._sampled = [info.key for info in sensors if info.unavailable is None and info.poll_hz > 0]
         self._history = History(self._sampled, history_s)
         self._taken = dict.fromkeys(self._sampled, 0)
-        self._suspends: list[tuple[int, int]] = []
+        self._suspends = Suspends()
         self._outages: list[tuple[int, int, int]] = []
-        self._clocks = _clocks()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: SamplerChild | None = None
         self._ring: ring.Ring | None = None
 
     def __enter__(self) -> Sampler:
@@ -94,7 +82,7 @@ class Sampler:
     @property
     def pid(self) -> int | None:
         """Process id of the sampler, or None when it does not run."""
-        return self._process.pid if self._process and self._process.poll() is None else None
+        return self._child.pid if self._child is not None and self._child.ended is None else None
 
     def start(self) -> None:
         """Start the process and wait until it samples; without any sensor to read nothing is started.
@@ -104,7 +92,7 @@ class Sampler:
         if not self._sampled:
             return
         rate = max(self._infos[key].poll_hz for key in self._sampled)
-        capacity = max(1024, round(_RETAINED_S * rate))
+        capacity = max(1024, _ROOM_FOR_EDGES * round(_RETAINED_S * rate))
         descriptor = ring.create(len(self._sampled), capacity)
         config = {
             "descriptor": descriptor,
@@ -121,15 +109,15 @@ class Sampler:
     @property
     def died(self) -> str | None:
         """How the process ended by itself, or None while it runs (or was never needed)."""
-        if self._process is None or self._ring is None or self._process.poll() is None:
+        if self._child is None or self._ring is None or self._child.ended is None:
             return None
-        return f"the sampler process ended ({self._process.returncode})"
+        return f"the sampler process ended ({self._child.ended})"
 
     def restart(self) -> None:
         """Start a process that died again; what was sampled before stays, and so does the hole in it."""
-        if self._process is None or self._ring is None:
+        if self._child is None or self._ring is None:
             return
-        code = self._process.poll()
+        code = self._child.ended
         self.drain()
         last_ns = self._history.last_ns
         self.stop()
@@ -154,61 +142,32 @@ class Sampler:
         return list(sources.values())
 
     def _launch(self, config: Mapping[str, Any], descriptor: int) -> None:
-        root = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        with tempfile.TemporaryFile() as messages:
-            self._process = subprocess.Popen(
-                # -P: the folder that aiprof happens to run in is not a place to import from.
-                [sys.executable, "-P", "-m", "profiler.sensors.sampler_process"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=messages,
-                pass_fds=(descriptor,),
-                env={**os.environ, "PYTHONPATH": path},
-                start_new_session=True,  # Ctrl-C is for the conductor, which then ends the sampler
-            )
-            answer = self._answer(self._process, config)
-            if answer is not None:
-                for key, refusal in answer["refused"].items():
-                    self._infos[key] = replace(self._infos[key], unavailable=Unavailable(*refusal))
-                return
-            messages.seek(0)
-            lines = messages.read().decode("utf-8", "replace").strip().splitlines()
-        self.stop()
-        last = lines[-1][:200] if lines else f"no answer within {START_S:.0f} s"
-        failed = Unavailable("sampler_failed", f"the sampler process did not start: {last}")
-        for key in self._sampled:
-            self._infos[key] = replace(self._infos[key], unavailable=failed)
-
-    def _answer(self, process: subprocess.Popen[bytes], config: Mapping[str, Any]) -> dict[str, Any] | None:
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(config).encode() + b"\n")
-            process.stdin.flush()
-            if not select.select([process.stdout], [], [], START_S)[0]:
-                return None
-            line = process.stdout.readline()
-            answer: dict[str, Any] | None = json.loads(line) if line else None
-        except (BrokenPipeError, json.JSONDecodeError):
-            return None
-        return answer
+            self._child = SamplerChild(config, descriptor)
+            refused = {key: Unavailable(*words) for key, words in self._child.refused.items()}
+        except NotStartedError as error:
+            self.stop()
+            failed = Unavailable("sampler_failed", f"the sampler process did not start: {error}")
+            refused = dict.fromkeys(self._sampled, failed)
+        for key, why in refused.items():
+            self._infos[key] = replace(self._infos[key], unavailable=why)
+
+    def mark(self) -> None:
+        """Say that a window begins or ends now: counters that tick fast are read densely for a moment.
+
+        The energy is then located to a tenth of a millisecond there instead of to ten. It costs the caller a
+        few microseconds and never waits; the moment may lie a millisecond or two from now. Where the sampler
+        is gone, or was told of too many edges, nothing happens, and the bound is what it would have been.
+        """
+        if self._child is not None:
+            self._child.mark()
 
     def stop(self) -> None:
         """End the process; the reads taken over so far stay."""
         if self._ring is not None:
             self.drain()
-        if self._process is not None:
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            with contextlib.suppress(BrokenPipeError):  # it is gone already
-                self._process.stdin.close()
-            try:
-                self._process.wait(2)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process.stdout.close()
+        if self._child is not None:
+            self._child.stop()
         if self._ring is not None:
             self.drain()
             self._ring.close()
@@ -216,7 +175,7 @@ class Sampler:
 
     def drain(self) -> None:
         """Take over the reads made since the last call; do so at least every twenty minutes."""
-        self._notice_suspend()
+        self._suspends.notice()
         if self._ring is None:
             return
         for channel, key in enumerate(self._sampled):
@@ -300,8 +259,7 @@ class Sampler:
     @property
     def interruptions(self) -> list[Interruption]:
         """Times over which there were no reads that can be trusted, and why."""
-        asleep = "the machine was suspended meanwhile"
-        found = [Interruption("suspended", begin, end, asleep) for begin, end in self._suspends]
+        found = self._suspends.interruptions
         died = self.died
         if died is not None:  # whatever is missing is missing for that
             found.append(Interruption("sampler_died", 0, time.monotonic_ns(), died))
@@ -309,46 +267,3 @@ class Sampler:
             text = f"the sampler process ended ({code}) and was started again"
             found.append(Interruption("sampler_died", begin, end, text))
         return found
-
-    def _notice_suspend(self) -> None:
-        before, now = self._clocks, _clocks()
-        self._clocks = now
-        if now[1] - now[0] - (before[1] - before[0]) > _SUSPENDED_NS:
-            self._suspends.append((before[0], now[0]))
-
-
-def energy_of(
-    reads: Series,
-    info: SensorInfo,
-    t0_ns: int,
-    t1_ns: int,
-    *,
-    widen: bool = True,
-    max_relative_bound: float | None = None,
-    step_period_s: float | None = None,
-) -> Energy:
-    """Return the energy of one sensor over a window from its reads in and around it.
-
-    Args:
-        reads: of the sensor, as many as there are.
-        info: of the sensor.
-        t0_ns: beginning, on the clock of the reads.
-        t1_ns: end.
-        widen: see :func:`profiler.sensors.window.counter_energy`.
-        max_relative_bound: refuse a value that is less certain.
-        step_period_s: see :func:`profiler.sensors.power.power_energy`.
-    """
-    around_ns = round((_AROUND_S + (info.average_window_s or 0.0)) * 1e9)
-    near = reads.between(t0_ns - around_ns, t1_ns + around_ns)
-    if info.kind == "energy_counter":
-        return counter_energy(near, info, t0_ns, t1_ns, widen=widen, max_relative_bound=max_relative_bound)
-    return power_energy(
-        near, info, t0_ns, t1_ns, max_relative_bound=max_relative_bound, step_period_s=step_period_s
-    )
-
-
-def _clocks() -> tuple[int, int]:
-    """CLOCK_MONOTONIC and CLOCK_BOOTTIME; the same clock twice where the second does not exist."""
-    now_ns = time.monotonic_ns()
-    boot = getattr(time, "CLOCK_BOOTTIME", None)
-    return now_ns, now_ns if boot is None else time.clock_gettime_ns(boot)

@@ -5,35 +5,21 @@ Pure functions on arrays of reads; the method and what its bound promises are in
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from profiler.backends.base import Unavailable
 from profiler.sensors.base import Energy, SensorInfo
-from profiler.sensors.comb import sharpen
-from profiler.sensors.ticks import Floats, Integers, Series, Ticks, find_ticks
+from profiler.sensors.edge import Nodes, edge_at, power_range, usual_interval_ns
+from profiler.sensors.ticks import Integers, Series, Ticks, find_ticks
 
-# Powers seen up to this long before and after a window say how much the power moves.
-_VICINITY_NS = 1_000_000_000
-# Power moves more within a tick than the means over ticks do.
-_HIDDEN_SPREAD = 0.2  # of the range of the means, added on both sides
-_HIDDEN_LEVEL = 0.1  # of the largest mean, added on both sides
 _SHORT_TICKS = 5
 _LATE = 3.0  # a tick this many times later than usual is a gap
 _STUCK_TICKS = 10
 _STUCK_S = 2.0
-_COMB_TICKS = 24  # on each side of an end of the window, for finding out when it ticked
 # A bound as large as the value says nothing.
 _USELESS = 1.0
-
-
-@dataclass(frozen=True)
-class _End:
-    """The counter at one end of the window."""
-
-    joules: float
-    bound_j: float
 
 
 def counter_energy(
@@ -68,21 +54,22 @@ def counter_energy(
     found = _within_one_segment(ticks, reads, info, t0_ns, t1_ns)
     if isinstance(found, Unavailable):
         return _none(info, t0_ns, t1_ns, found, _read_flags(reads, t0_ns, t1_ns, found.code), ticks.tick_s)
-    lo, hi, joules = found
-    nodes = (lo + hi) // 2
+    nodes = found.middle_ns
     flags = _read_flags(reads, t0_ns, t1_ns)
     start, end = t0_ns, t1_ns
-    usual_s = _usual_interval_s(nodes)
+    usual_s = usual_interval_ns(nodes) * 1e-9
     if widen:
         start = _outwards(nodes, t0_ns, usual_s, -1)
         end = _outwards(nodes, t1_ns, usual_s, +1)
         if (start, end) != (t0_ns, t1_ns):
             flags.append("widened")
-    range_w = _power_range(nodes, joules, start, end, info)
-    first = _at(lo, hi, joules, start, range_w, ticks.tick_s)
-    last = _at(lo, hi, joules, end, range_w, ticks.tick_s)
+    range_w = power_range(found, start, end)
+    first = edge_at(found, start, range_w, ticks.tick_s)
+    last = edge_at(found, end, range_w, ticks.tick_s)
     value = last.joules - first.joules
-    bound = first.bound_j + last.bound_j + 2 * _resolution(reads, info) * info.scale
+    # What makes the energy at both ends more makes that between them less.
+    off = max(last.most_j - first.least_j - value, value - (last.least_j - first.most_j))
+    bound = off + 2 * _resolution(reads, info) * info.scale
     inside = (nodes >= start) & (nodes <= end)
     if (np.diff(nodes) * 1e-9 > _LATE * usual_s)[_touched(nodes, start, end)].any():
         flags.append("gap")
@@ -121,7 +108,7 @@ def refuse_if_too_wide(energy: Energy, max_relative_bound: float | None) -> Ener
 
 def _within_one_segment(
     ticks: Ticks, reads: Series, info: SensorInfo, t0_ns: int, t1_ns: int
-) -> tuple[Integers, Integers, Floats] | Unavailable:
+) -> Nodes | Unavailable:
     """Return the ticks of the unbroken run that covers the window, or why there is none."""
     for broken in ticks.breaks:
         if broken.t0_ns < t1_ns and t0_ns < broken.t1_ns:
@@ -133,7 +120,7 @@ def _within_one_segment(
         same = ticks.segment == ticks.segment[middle - 1]
         covered = nodes[same]
         if len(covered) >= 2 and covered[0] <= t0_ns and t1_ns <= covered[-1]:
-            return ticks.lo_ns[same], ticks.hi_ns[same], ticks.joules[same]
+            return Nodes(ticks.lo_ns[same], ticks.hi_ns[same], ticks.joules[same])
     return _why_not_covered(ticks, reads, info, t0_ns, t1_ns)
 
 
@@ -193,10 +180,6 @@ def _resolution(reads: Series, info: SensorInfo) -> int:
     return min(info.resolution, seen) if seen > 0 else info.resolution
 
 
-def _usual_interval_s(nodes: Integers) -> float:
-    return float(np.median(np.diff(nodes))) * 1e-9
-
-
 def _outwards(nodes: Integers, moment: int, usual_s: float, direction: int) -> int:
     """Return ``moment``, or where it lies in a gap the next tick in ``direction``."""
     at = int(np.clip(np.searchsorted(nodes, moment, side="right") - 1, 0, len(nodes) - 2))
@@ -210,56 +193,3 @@ def _touched(nodes: Integers, t0_ns: int, t1_ns: int) -> slice:
     first = max(0, int(np.searchsorted(nodes, t0_ns, side="right")) - 1)
     last = max(first + 1, int(np.searchsorted(nodes, t1_ns, side="left")))
     return slice(first, last)
-
-
-def _power_range(
-    nodes: Integers, joules: Floats, t0_ns: int, t1_ns: int, info: SensorInfo
-) -> tuple[float, float]:
-    """Return between which powers the device is taken to have been, from means over ticks."""
-    near = _touched(
-        nodes,
-        max(int(nodes[0]), t0_ns - _VICINITY_NS),
-        min(int(nodes[-1]), t1_ns + _VICINITY_NS),
-    )
-    power = (np.diff(joules) / (np.diff(nodes) * 1e-9))[near]
-    low, high = float(power.min()), float(power.max())
-    hidden = _HIDDEN_SPREAD * (high - low) + _HIDDEN_LEVEL * high
-    return max(0.0, low - hidden), high + hidden
-
-
-def _at(
-    lo_ns: Integers,
-    hi_ns: Integers,
-    joules: Floats,
-    moment_ns: int,
-    range_w: tuple[float, float],
-    tick_s: float | None,
-) -> _End:
-    """Interpolate the counter, and bound how far the truth can be from it.
-
-    Between two ticks the energy is known only at both; with the power between ``low`` and ``high``
-    it can lie above the chord by ``min(f (high - mean), (1 - f)(mean - low))`` tick lengths at the
-    fraction ``f``, and below it likewise. The moments of the ticks themselves are known only to within
-    their brackets.
-    """
-    middle = int(np.searchsorted((lo_ns + hi_ns) // 2, moment_ns))
-    near = slice(max(0, middle - _COMB_TICKS), middle + _COMB_TICKS)
-    lo = (lo_ns[near] - moment_ns).astype(np.float64) * 1e-9
-    hi = (hi_ns[near] - moment_ns).astype(np.float64) * 1e-9
-    if tick_s is not None:
-        lo, hi = sharpen(lo, hi, tick_s)
-    nodes, counter = (lo + hi) / 2, joules[near]
-    at = int(np.clip(np.searchsorted(nodes, 0.0, side="right") - 1, 0, len(nodes) - 2))
-    interval_s = float(nodes[at + 1] - nodes[at])
-    fraction = float(np.clip(-nodes[at] / interval_s, 0.0, 1.0))
-    gain = float(counter[at + 1] - counter[at])
-    mean = gain / interval_s
-    low, high = min(range_w[0], mean), max(range_w[1], mean)
-    above = min(fraction * (high - mean), (1 - fraction) * (mean - low))
-    below = min(fraction * (mean - low), (1 - fraction) * (high - mean))
-    half = (hi - lo) / 2
-    unsure_s = float((1 - fraction) * half[at] + fraction * half[at + 1])
-    return _End(
-        float(counter[at]) + fraction * gain,
-        max(above, below) * interval_s + unsure_s * high,
-    )

@@ -94,9 +94,9 @@ class InstantSampler(Sampler):
         for key, read in sampler_process._open(source).items():
             assert not isinstance(read, Unavailable), (key, read)
             number, poll_hz = source["keys"][key]
-            channels.append(sampler_process._Channel(number, read, poll_hz))
+            channels.append(sampler_process.Channel(ring, number, read, poll_hz, self._clock))
         try:
-            sampler_process._Loop(ring, channels).run(self._clock, self._clock.sleep)
+            sampler_process.Loop(channels).run(self._clock, self._clock.sleep)
         except TimeOverError:
             ring.close()
 

@@ -136,7 +136,7 @@ def test_an_interrupt_leaves_no_server(tmp_path: Path, monkeypatch: pytest.Monke
     pids = use_stand_in(tmp_path, monkeypatch, "child")
     monkeypatch.setattr(served_start, "WorkerProcess", Worker)
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("profiler.load.drive.Driver.drive", interrupted)

@@ -17,7 +17,7 @@ import pytest
 from fakes.power import PowercapTree, Profile
 
 from profiler.backends.base import Unavailable
-from profiler.sensors import ring, sampler
+from profiler.sensors import interruptions, ring
 from profiler.sensors.base import Energy, SensorInfo
 from profiler.sensors.rapl_sensors import RaplSensors
 from profiler.sensors.sampler import Sampler
@@ -154,6 +154,27 @@ def test_a_sampler_that_was_starved_leaves_a_gap(tree: Tree) -> None:
     assert tree.holds(energy, begin_ns * 1e-9 - tree.t0_s, end_ns * 1e-9 - tree.t0_s)
 
 
+def test_marks_harm_nothing_whether_the_sampler_runs_or_not(tree: Tree) -> None:
+    running = sampling(tree.source)
+    running.mark()
+    with running:
+        assert wait_for(lambda: sampled_s(running) > 1.2)
+        begin_ns = time.monotonic_ns()
+        running.mark()
+        time.sleep(0.3)
+        end_ns = time.monotonic_ns()
+        for _ in range(100_000):  # more than fits into a pipe, should the sampler be slow
+            running.mark()
+        energy = running.energy(KEY, begin_ns, end_ns, wait_s=PATIENCE_S)
+        assert (np.diff(running.series(KEY).t_before_ns) >= 0).all()
+        assert running.pid is not None
+        os.kill(running.pid, signal.SIGKILL)
+        assert wait_for(lambda: running.pid is None)
+        running.mark()
+    running.mark()
+    assert tree.holds(energy, begin_ns * 1e-9 - tree.t0_s, end_ns * 1e-9 - tree.t0_s)
+
+
 def test_the_sampler_imports_no_engine(tree: Tree) -> None:
     with sampling(tree.source) as running:
         mapped = Path(f"/proc/{running.pid}/maps").read_text()
@@ -209,11 +230,17 @@ def test_a_process_that_does_not_start(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_windows_over_a_suspend_are_refused(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = sampler._clocks
+    shift_ns = 0
+
+    def clocks() -> tuple[int, int]:
+        now_ns = time.monotonic_ns()
+        return now_ns, now_ns + shift_ns
+
+    monkeypatch.setattr(interruptions, "clocks", clocks)
     with sampling(tree.source) as running:
         assert wait_for(lambda: sampled_s(running) > 0.4)
         t0_ns = time.monotonic_ns() - 200_000_000
-        monkeypatch.setattr(sampler, "_clocks", lambda: (real()[0], real()[1] + 3_600_000_000_000))
+        shift_ns = 3_600_000_000_000
         during = running.energy(KEY, t0_ns, time.monotonic_ns())
         noticed_ns = time.monotonic_ns()
         time.sleep(0.3)
