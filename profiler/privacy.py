@@ -30,6 +30,11 @@ def _private_words() -> tuple[tuple[re.Pattern[str], str], ...]:
     return tuple((re.compile(pattern), replacement) for pattern, replacement in words)
 
 
+def served_name(name: str) -> str:
+    """Return a model's name on a server; of a path, which llama-server and vLLM use unless told, its end."""
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1] if re.match(r"[/~.\\]|[A-Za-z]:\\", name) else name
+
+
 def scrub(text: str) -> str:
     """Return ``text`` without home and working folders, host and user name, and control characters."""
     for pattern, replacement in _private_words():

@@ -88,6 +88,8 @@ class _Asker:
         self._count = token_counter(job.tokenizer) if job.tokenizer else None
         self._connector = Connector(self, job.endpoints, job.ca_file, job.limits.connect_s)
         self._ended = asyncio.Event()
+        self._received = 0
+        """Bytes of the last answer."""
 
     def finished(self, connection: Connection, exchange: Exchange) -> None:
         """The answer is complete, or will never be."""
@@ -108,7 +110,14 @@ class _Asker:
                         answers.append(Said(*opened))
                         continue
                     connection = opened
-                answers.append(await self._ask(connection, question))
+                said = await self._ask(connection, question)
+                if said.status == "stream_cut" and not self._received and connection.used > 1:
+                    # The server closed the connection behind its last answer while this request was leaving.
+                    opened = await self._connector.open(0)
+                    if isinstance(opened, Connection):
+                        connection = opened
+                        said = await self._ask(connection, question)
+                answers.append(said)
         finally:
             if connection is not None:
                 connection.close()
@@ -126,6 +135,7 @@ class _Asker:
                 await self._ended.wait()
         except TimeoutError:
             connection.fail("timeout", f"not complete after {limit:g} s")
+        self._received = exchange.received
         return said_in(exchange, read_exchange(exchange, self._job.api, key=self._key, count=self._count))
 
 

@@ -244,7 +244,8 @@ class Driver:
             api=request.api,
             model=agreement.model,
             prompts=PromptSpec(
-                request.shape.name,
+                # Points of a load get prompts of their own, or a server would have seen them all but once.
+                f"{request.shape.name}, {point}",
                 request.seed,
                 request.vocab_size,
                 request.shared_prefix_tokens,

@@ -19,6 +19,7 @@ from profiler.load.negotiate import negotiate
 from profiler.load.request import LoadRequest, Point
 from profiler.measure.fidelity import fidelity_flags
 from profiler.measure.fidelity_server import fidelity_of
+from profiler.privacy import served_name
 from profiler.results.read import Run, read_run
 from profiler.results.schema import (
     Box,
@@ -193,7 +194,7 @@ class Load:
         formats = FormatsRecord(weight_format=UNKNOWN, compute_dtype=UNKNOWN, kv_dtype=UNKNOWN)
         prompt, output = shape.nominal
         work = workload_id(
-            {"served_as": agreement.model},
+            {"served_as": served_name(agreement.model)},
             prompt_tokens=prompt,
             output_tokens=output,
             arrivals=load.model_dump(mode="json") | {"shape": shape.name},
@@ -211,7 +212,7 @@ class Load:
             workload_id=work,
             device_key=key,
             engine=ENGINE,
-            model=agreement.model,
+            model=served_name(agreement.model),
             weights="server",
             formats=formats,
             scenario=shape.name,

@@ -14,6 +14,7 @@ from profiler.load.asking import Said
 from profiler.load.job import Job
 from profiler.measure.fidelity_answers import Answer, Fault, answer_faults, caching_fault
 from profiler.measure.fidelity_artefact import STEPS
+from profiler.privacy import served_name
 from profiler.results.fidelity_record import AnswerCheck
 
 
@@ -71,8 +72,9 @@ def _name_check(asked: str, ok: Sequence[Said]) -> AnswerCheck:
         return _check("served_model", None, "the server does not say which model answers")
     others = sorted(name for name in names if not _same_model(asked, name))
     if others:
-        return _check("served_model", False, f"asked for {asked}, {', '.join(others)} answers")
-    return _check("served_model", True, f"{asked} answers under this name")
+        answering = ", ".join(served_name(name) for name in others)
+        return _check("served_model", False, f"asked for {served_name(asked)}, {answering} answers")
+    return _check("served_model", True, f"{served_name(asked)} answers under this name")
 
 
 def _same_model(asked: str, served: str) -> bool:
@@ -95,12 +97,13 @@ def _cache_check(fresh: Sequence[Said], again: Sequence[Said]) -> AnswerCheck:
         [replace(_answer(one), elapsed_s=one.first_s) for one in fresh],
         [replace(_answer(one), elapsed_s=one.first_s) for one in again],
     )
-    if whole is not None:
-        return _check("cache", False, f"{whole.text}: answers come from a cache")
+    # Behind a short answer a saved prefill is most of the time, too; what the server says of it comes first.
     if said:
         return _check(
             "cache", False, f"the server took {said} tokens of repeated prompts from a prefix cache"
         )
+    if whole is not None:
+        return _check("cache", False, f"{whole.text}: answers come from a cache")
     if first is not None:
         return _check("cache", False, f"{first.text} up to the first token: prefixes come from a cache")
     return _check("cache", True, "a repeated prompt takes as long as a fresh one")

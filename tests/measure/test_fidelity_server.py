@@ -98,6 +98,13 @@ def test_a_server_that_hangs_is_waited_for_once() -> None:
     assert [one.status for one in found] == ["timeout"] * 50
 
 
+def test_a_question_is_asked_again_where_the_server_closes_behind_each_answer() -> None:
+    """As llama-server does behind a stream, whatever its Keep-Alive says."""
+    with truth_server(ttft_ms=1, gap_ms=0.1) as url:
+        found = ask(job(url, "close-first"), [Asked([1, number], 3) for number in range(4)])
+    assert [one.status for one in found] == ["ok"] * 4
+
+
 def said(tokens: Sequence[int] = (), **fields: Any) -> Said:
     values: dict[str, Any] = {
         "tokens": STEPS,
