@@ -244,8 +244,7 @@ class Driver:
             api=request.api,
             model=agreement.model,
             prompts=PromptSpec(
-                # Points of a load get prompts of their own, or a server would have seen them all but once.
-                f"{request.shape.name}, {point}",
+                request.shape.name,
                 request.seed,
                 request.vocab_size,
                 request.shared_prefix_tokens,

@@ -151,28 +151,6 @@ def test_speculative_decoding_is_other_work() -> None:
     assert specs[1].load.speculative == "mtp"
 
 
-def test_each_point_of_a_load_has_prompts_of_its_own() -> None:
-    """A server that keeps what it has seen, as llama-server does, would know those of all points but one."""
-    from profiler.load.ceiling import ClientCost
-    from profiler.load.drive import Driver
-    from profiler.load.endpoint import parse_endpoint
-    from profiler.load.negotiate import Agreement
-    from profiler.load.plan import fixed_shape
-    from profiler.load.prompts import Features, RequestBuilder
-    from profiler.load.request import LoadRequest, Point
-
-    request = LoadRequest(
-        endpoints=(parse_endpoint("http://127.0.0.1:9"),), model="m", api="completions",
-        shape=fixed_shape(8, 8), points=(),
-    )  # fmt: skip
-    driver = Driver(request, Agreement("m", Features(), 1.0, 0.0, {}), ClientCost(1e-3, 1e-5))
-    jobs = [driver._job(Point(concurrency=users), None) for users in (1, 2, 1)]
-    made = [
-        RequestBuilder(job.endpoints, job.api, job.model, job.prompts, job.features).ids(0, 8) for job in jobs
-    ]
-    assert made[0] == made[2] != made[1]
-
-
 def test_a_dry_run_says_how_long_and_sends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--scenario", "chat", "--slo-preset", "mlperf-llama3.1-8b", "--to", "64", "--dry-run")
     assert aiprof("load", "http://127.0.0.1:9", "--model", "m", *flags, "--json") == 0
