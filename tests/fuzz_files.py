@@ -43,7 +43,7 @@ def runs() -> Target:
         return how.map(lambda content: (name, content))
 
     def read(change: tuple[str, bytes]) -> None:
-        from profiler.analysis.evidence import candidates_of
+        from profiler.analysis.candidates import candidates_of
         from profiler.analysis.verify import verify_run
         from profiler.errors import InputFileError
         from profiler.results.load import frame_of, trials_of

@@ -16,9 +16,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from profiler.analysis.candidates import Candidate
 from profiler.analysis.cost_types import ApiPrice, Box, Costs
 from profiler.analysis.decision import mean_and_deviation
-from profiler.analysis.evidence import Candidate, CaseEvidence
+from profiler.analysis.evidence import CaseEvidence
 from profiler.analysis.figures import Figure, figure_of
 
 HOURS_PER_YEAR = 8760.0

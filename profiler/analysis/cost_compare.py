@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from profiler.analysis.candidates import Candidate, candidates_of
 from profiler.analysis.cost import (
     PricedCase,
     api_usd_per_trial,
@@ -20,7 +21,6 @@ from profiler.analysis.cost import (
 )
 from profiler.analysis.cost_sensitivity import PricedBox, Sensitivity, sensitivities
 from profiler.analysis.cost_types import ApiPrice, Box, Costs
-from profiler.analysis.evidence import Candidate, candidates_of
 from profiler.results.read import Run, printable
 
 

@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from profiler.analysis.candidates import Candidate, candidates_of
 from profiler.analysis.capacity import capacity, capacity_groups
 from profiler.analysis.cost import box_of, cost_figure
 from profiler.analysis.cost_types import Box, Costs
 from profiler.analysis.decision import MOST_STARTS, Outcome, decide, starts_to_decide
-from profiler.analysis.evidence import Candidate, CaseEvidence, candidates_of
-from profiler.analysis.figures import CAPACITY, COST, RECORDED, Figure, figure_of
+from profiler.analysis.evidence import CaseEvidence
+from profiler.analysis.figure_metrics import CAPACITY, COST, RECORDED
+from profiler.analysis.figures import Figure, figure_of
 from profiler.analysis.gate_blockers import Blocker, blockers_of, labels_of, without_figure
 from profiler.analysis.gate_fidelity import fidelity_line
 from profiler.analysis.policy import Node, Policy, Requirement, RequirementGroup

@@ -6,7 +6,8 @@ import math
 from typing import NamedTuple
 
 from profiler.analysis.evidence import CaseEvidence
-from profiler.analysis.figures import COST, Figure
+from profiler.analysis.figure_metrics import COST
+from profiler.analysis.figures import Figure
 from profiler.analysis.policy import Requirement
 from profiler.results.read import printable
 

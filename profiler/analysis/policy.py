@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from profiler.analysis.cost_types import Costs
-from profiler.analysis.figures import Metric
+from profiler.analysis.figure_metrics import Metric
 from profiler.models.formats import formats_for
 from profiler.results.schema import CaseSpec
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from profiler.analysis.cost_file import load_costs
 from profiler.analysis.cost_types import Costs
-from profiler.analysis.figures import METRICS
+from profiler.analysis.figure_metrics import METRICS
 from profiler.analysis.policy import (
     DEFAULT_FORBIDDEN,
     DEFAULT_STARTS,

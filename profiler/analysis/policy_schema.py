@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from profiler.analysis.figures import COST, METRICS, SERVED
+from profiler.analysis.figure_metrics import COST, METRICS, SERVED
 from profiler.analysis.policy import DEFAULT_CONFIDENCE, SENSORS, Allowance, Combine
 from profiler.errors import UsageError, unknown
 from profiler.models.formats import formats_for

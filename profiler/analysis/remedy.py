@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from profiler.analysis.evidence import Candidate, CaseEvidence
+from profiler.analysis.candidates import Candidate
+from profiler.analysis.evidence import CaseEvidence
 from profiler.analysis.policy import Requirement
 from profiler.results.read import printable
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from profiler.analysis.evidence import Candidate
+    from profiler.analysis.candidates import Candidate
 
 
 @click.command(short_help="Turn a buyer's requirements into pass, fail or undecided.")

@@ -134,7 +134,11 @@ class Sweep:
             fields["fidelity"] = verdict
             if fields["status"] == "ok":
                 fields["measurements"] |= extrapolated(
-                    planned.spec, fields["measurements"], fields.get("starts", ()), all_specs(record), finished
+                    planned.spec,
+                    fields["measurements"],
+                    fields.get("starts", ()),
+                    all_specs(record),
+                    finished,
                 )
                 fields["flags"] = (*fields["flags"], *fidelity_flags(verdict))
             if found.stamps["start"]:

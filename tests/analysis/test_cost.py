@@ -309,7 +309,7 @@ def test_extreme_assumptions_give_no_infinity() -> None:
 
 
 def test_a_cost_needs_a_box() -> None:
-    from profiler.analysis.evidence import candidates_of
+    from profiler.analysis.candidates import candidates_of
 
     (candidate,) = candidates_of([run_of()])
     figure = cost_figure("usd_per_million_output_tokens", candidate.cases[0], "no file", 1.0)

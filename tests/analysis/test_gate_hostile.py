@@ -112,7 +112,7 @@ def test_names_from_a_run_are_escaped_and_quoted(tmp_path: Path) -> None:
 
 
 def test_a_flood_of_cases_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("profiler.analysis.evidence.MOST_CASES", 3)
+    monkeypatch.setattr("profiler.analysis.candidates.MOST_CASES", 3)
     run = make_run(*(make_case(spec_on(batch=batch), STEADY) for batch in range(1, 5)))
     with pytest.raises(InputFileError, match="4 cases, at most 3 can be judged"):
         judged(tmp_path, f"  - {SPEED % 10}", run)

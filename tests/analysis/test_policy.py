@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from profiler.analysis.figures import METRICS
+from profiler.analysis.figure_metrics import METRICS
 from profiler.analysis.policy import DEFAULT_FORBIDDEN, Requirement, RequirementGroup
 from profiler.analysis.policy_file import load_policy
 from profiler.errors import InputFileError

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from builders import make_case_fields, make_spec
 
+from profiler.analysis.candidates import candidates_of
 from profiler.analysis.compare import compare_runs
-from profiler.analysis.evidence import candidates_of
 from profiler.errors import UsageError
 from profiler.measure.extrapolate import extrapolated
 from profiler.measure.request import SweepRequest

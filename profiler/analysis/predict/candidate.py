@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from profiler.analysis.evidence import Candidate, CaseEvidence
+from profiler.analysis.candidates import Candidate
+from profiler.analysis.evidence import CaseEvidence
 from profiler.analysis.figures import Figure
 from profiler.analysis.predict.calibration import ENGINES
 from profiler.analysis.predict.deployment import Deployment, default_parallel
