@@ -271,7 +271,7 @@ def _recordings(clocks: dict[str, Any]) -> st.SearchStrategy[bytes]:
     from pyarrow import parquet
     from simulated_reads import COUNTER
 
-    from profiler.sensors.recording import RecordingWriter
+    from profiler.sensors.recording_writer import RecordingWriter
     from profiler.sensors.ticks import series
 
     with new_folder() as folder:

@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from profiler.sensors.power_watch import PowerWatch
-    from profiler.sensors.recording import RecordingWriter
+    from profiler.sensors.recording_writer import RecordingWriter
     from profiler.sensors.sampler import Sampler
 
 _REFRESH_S = 0.5
@@ -99,7 +99,7 @@ def _recording(path: Path | None, infos: list[Any]) -> Iterator[RecordingWriter 
         yield None
         return
     from profiler.backends.cpu import CpuBackend
-    from profiler.sensors.recording import RecordingWriter
+    from profiler.sensors.recording_writer import RecordingWriter
 
     devices = CpuBackend().report().devices
     with RecordingWriter(path, devices[0].key if devices else "unknown", infos) as writer:

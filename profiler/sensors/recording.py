@@ -8,11 +8,7 @@ when it ended: all stamps are of this machine's CLOCK_MONOTONIC, which means not
 from __future__ import annotations
 
 import json
-import os
-import time
-from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Literal
 
 import numpy as np
@@ -20,16 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from profiler import __version__
-from profiler.errors import InputFileError, UsageError
+from profiler.errors import InputFileError
 from profiler.sensors.base import READ_FAILURES, Energy, SensorInfo
 from profiler.sensors.power import power_energy
 from profiler.sensors.ticks import Series
 from profiler.sensors.window import counter_energy
 
 FORMAT_VERSION: Final = 1
-_KEY = b"aiprof_power"
-_SCHEMA = pa.schema(
+KEY: Final = b"aiprof_power"
+"""Where the metadata of a file hold its header."""
+
+SCHEMA: Final = pa.schema(
     [
         ("sensor", pa.dictionary(pa.int16(), pa.string())),
         ("t_before_ns", pa.int64()),
@@ -38,14 +35,12 @@ _SCHEMA = pa.schema(
         ("failure", pa.int16()),
     ]
 )
-_CLOCK_TRIES = 7
 # Far beyond any meter.
 _LEAST_SCALE = 1e-15
 _MOST = {
     "max_power_w": 1e9, "wraps_at": 2**64, "tick_s": 1e6, "average_window_s": 1e6, "poll_hz": 1e6,
     "resolution": 2**53, "nominal": 2**63,
 }  # fmt: skip
-_FOREVER = (1 << 63) - 1
 
 
 class ClockPair(BaseModel):
@@ -98,108 +93,6 @@ class RecordingHeader(BaseModel):
                 if value is not None and not 0 <= value <= most:
                     raise ValueError(f"{info.key} has a {name} that no sensor has")
         return sensors
-
-
-def read_clocks() -> ClockPair:
-    """Read both clocks as close together as a few tries allow."""
-    pairs = []
-    for _ in range(_CLOCK_TRIES):
-        before = time.monotonic_ns()
-        wall = time.time_ns()
-        after = time.monotonic_ns()
-        pairs.append((after - before, (before + after) // 2, wall))
-    apart, monotonic, wall = min(pairs)
-    return ClockPair(monotonic_ns=monotonic, realtime_ns=wall, uncertainty_ns=(apart + 1) // 2)
-
-
-class RecordingWriter:
-    """Writes a recording; the file appears under its name when it is complete.
-
-    Args:
-        path: the file.
-        box: see :class:`RecordingHeader`.
-        sensors: that will be read.
-
-    Raises:
-        UsageError: the file cannot be written.
-    """
-
-    def __init__(self, path: Path, box: str, sensors: list[SensorInfo]) -> None:
-        self._path = path
-        self._part = path.with_name(f"{path.name}.part")
-        self._box = box
-        self._sensors = sensors
-        self._start = read_clocks()
-        self.rows = 0
-        self._last_ns: dict[str, int] = {info.key: -1 for info in sensors}
-        try:
-            self._file = self._part.open("wb")
-            self._writer = pq.ParquetWriter(self._file, _SCHEMA, compression="zstd", write_page_checksum=True)
-        except OSError as error:
-            raise _cannot_write(path, error) from error
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The sensors of the recording."""
-        return tuple(self._last_ns)
-
-    def __enter__(self) -> RecordingWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._close()
-            return
-        self._part.unlink(missing_ok=True)
-        try:
-            self._writer.close()
-            self._file.close()
-        except OSError:  # a full disk, which is what ended the recording
-            pass
-
-    def add(self, key: str, reads: Series) -> None:
-        """Append those reads of one sensor that are later than all before.
-
-        Raises:
-            UsageError: the file cannot be written.
-        """
-        reads = reads.between(self._last_ns[key] + 1, _FOREVER)
-        if not len(reads):
-            return
-        self._last_ns[key] = int(reads.t_after_ns[-1])
-        numbers = pa.array(np.zeros(len(reads), dtype=np.int16))
-        columns = [
-            pa.DictionaryArray.from_arrays(numbers, pa.array([key])),
-            *(pa.array(column) for column in (reads.t_before_ns, reads.t_after_ns, reads.raw)),
-            pa.array(reads.failure.astype(np.int16)),
-        ]
-        try:
-            self._writer.write_table(pa.table(columns, schema=_SCHEMA))
-        except OSError as error:
-            raise _cannot_write(self._path, error) from error
-        self.rows += len(reads)
-
-    def _close(self) -> None:
-        header = RecordingHeader(
-            aiprof_version=__version__,
-            box=self._box,
-            simulated=any(info.simulated for info in self._sensors),
-            sensors=tuple(self._sensors),
-            start=self._start,
-            end=read_clocks(),
-        )
-        plain = {**header.model_dump(), "sensors": [asdict(info) for info in self._sensors]}
-        try:
-            self._writer.add_key_value_metadata({_KEY: json.dumps(plain, allow_nan=False).encode()})
-            self._writer.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._part.replace(self._path)
-        except OSError as error:
-            raise _cannot_write(self._path, error) from error
 
 
 class Recording:
@@ -263,13 +156,13 @@ def read_recording(path: Path) -> Recording:
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            text = (file.metadata.metadata or {}).get(_KEY)
+            text = (file.metadata.metadata or {}).get(KEY)
             if text is None:
                 raise _refused(path, "is a Parquet file, but no recording of aiprof power")
             header = _header(path, text)
-            if file.schema_arrow.names != _SCHEMA.names:
+            if file.schema_arrow.names != SCHEMA.names:
                 raise _refused(path, "is damaged: its columns are not those of a recording")
-            table = file.read().cast(_SCHEMA)
+            table = file.read().cast(SCHEMA)
             # Damage that no checksum covers shows only when the columns are looked into.
             table.validate(full=True)
         return Recording(header, _reads(path, header, table))
@@ -302,7 +195,7 @@ def _reads(path: Path, header: RecordingHeader, table: pa.Table) -> dict[str, Se
     unknown = sorted({str(name) for name in names} - {info.key for info in header.sensors})
     if unknown:
         raise _refused(path, f"is damaged: it has reads of {unknown[0]}, which is not among its sensors")
-    columns = [table[name].to_numpy().astype(np.int64) for name in _SCHEMA.names[1:]]
+    columns = [table[name].to_numpy().astype(np.int64) for name in SCHEMA.names[1:]]
     reads: dict[str, Series] = {}
     for info in header.sensors:
         own = names == info.key
@@ -317,7 +210,3 @@ def _reads(path: Path, header: RecordingHeader, table: pa.Table) -> dict[str, Se
 
 def _refused(path: Path, what: str) -> InputFileError:
     return InputFileError([f"{path}: {what}; record it again with `aiprof power --record FILE`"])
-
-
-def _cannot_write(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"--record {path}: cannot be written ({error.strerror or error}); name another file")

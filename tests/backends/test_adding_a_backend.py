@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,30 @@ ROOT = Path(__file__).parents[2]
 UUIDS = ["ACME-00000000-0000-0000-0000-000000000000", "ACME-1234abcd-0000-0000-0000-000000000001"]
 
 
+def block(language: str) -> str:
+    """The only block of code in a language on the page."""
+    page = (ROOT / "docs" / "adding-a-backend.md").read_text()
+    [text] = re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert isinstance(text, str)
+    return text
+
+
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
     """A folder for ``sys.path`` with the module and a dist-info that registers it."""
-    page = (ROOT / "docs" / "adding-a-backend.md").read_text()
-    [module] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    [points] = re.findall(r"^```ini\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    project = tomllib.loads(block("toml"))
+    name, version = project["project"]["name"], project["project"]["version"]
+    [module] = project["tool"]["setuptools"]["py-modules"]
     site = tmp_path / "site"
-    info = site / "acme_aiprof-1.0.dist-info"
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
-    (site / "acme_aiprof.py").write_text(module)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-aiprof\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(points)
+    (site / f"{module}.py").write_text(block("python"))
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    points = project["project"]["entry-points"].items()
+    lines = [
+        f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in own.items()) for group, own in points
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines))
     return site
 
 
@@ -114,3 +127,31 @@ def test_without_its_driver_it_says_so(installed: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
     assert "there is no Acme device in /sys/class/acme. To do: sudo modprobe acme" in text
+
+
+def test_the_commands_that_try_it_out_do(installed: Path, tmp_path: Path) -> None:
+    """As a newcomer types them, in a folder of its own, with ``aiprof`` as installed."""
+    command = tmp_path / "bin" / "aiprof"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m profiler "$@"\n')
+    command.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-e", "-c", block("sh")],
+        cwd=tmp_path,
+        env={
+            **{key: value for key, value in os.environ.items() if not key.startswith("AIPROF_")},
+            "PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)]),
+            "PATH": os.pathsep.join([str(command.parent), os.environ.get("PATH", "")]),
+            "NO_COLOR": "1",
+            "COLUMNS": "160",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    _, _, shown = done.stdout.partition("acme:0")
+    assert "Acme Anvil" in shown.splitlines()[0]
+    assert "SIMULATED" in shown.splitlines()[0]
+    assert "no new value during this look" in shown
+    assert "42 °C now" in shown

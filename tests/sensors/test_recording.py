@@ -19,10 +19,9 @@ from profiler.sensors.recording import (
     ClockPair,
     Recording,
     RecordingHeader,
-    RecordingWriter,
-    read_clocks,
     read_recording,
 )
+from profiler.sensors.recording_writer import RecordingWriter, read_clocks
 from profiler.sensors.ticks import Series, series
 
 SEED = 20261123
