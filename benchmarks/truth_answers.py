@@ -41,6 +41,7 @@ BEHAVIOURS = {
     "not-http": "something that is not HTTP",
     "no-tokens": "a complete answer without a token",
     "strict": "refuses what OpenAI's API does not have",
+    "ollama": "as Ollama: text prompts only, other fields overlooked, a role in every chunk, an empty one last",
 }
 
 
@@ -92,7 +93,7 @@ def name(stream: Stream) -> str:
 
 
 def reason(stream: Stream) -> str:
-    return "stop" if stream.model == "ends" else "length"
+    return "stop" if stream.model in ("ends", "ollama") else "length"
 
 
 def choice(stream: Stream, text: str, tokens: int = 0, reason: str | None = None) -> dict[str, Any]:
@@ -101,7 +102,8 @@ def choice(stream: Stream, text: str, tokens: int = 0, reason: str | None = None
         call = {"tool_calls": [{"index": 0, "function": {"name": None, "arguments": text}}]}
         choice["delta"] = {"reasoning_content": text} if stream.sent < stream.tokens // 2 else call
     elif stream.chat:
-        choice["delta"] = {"content": text}
+        role = {"role": "assistant"} if stream.model == "ollama" else {}
+        choice["delta"] = role | {"content": text}
     else:
         choice["text"] = text
     if stream.model == "ids":
@@ -127,6 +129,9 @@ def at_once(model: str, head: str, body: dict[str, Any], answered: int) -> tuple
             or isinstance(body.get("prompt"), list)
         ):
             return 400, {"error": {"message": f"unknown fields {sorted(unknown)}"}}
+    if model == "ollama" and isinstance(body.get("prompt"), list):
+        what = "json: cannot unmarshal array into Go struct field CompletionRequest.prompt of type string"
+        return 400, {"error": {"message": what, "type": "invalid_request_error", "param": None, "code": None}}
     empty = (
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 14\r\n\r\ndata: [DONE]\n\n"
     )
@@ -155,6 +160,10 @@ def event_bytes(stream: Stream, event: dict[str, Any]) -> bytes:
 def tail(stream: Stream) -> bytes:
     """Return what follows the last chunk with text: usage, ``[DONE]`` and the end of the framing."""
     parts = b""
+    if stream.model == "ollama":
+        parts += framed(
+            stream.model, event_bytes(stream, {"choices": [choice(stream, "", 0, reason(stream))]})
+        )
     if stream.usage and stream.model != "stream-usage":
         counts = {"prompt_tokens": stream.prompt_tokens, "completion_tokens": stream.sent}
         usage = json.dumps({"choices": [], "usage": counts}).encode()

@@ -165,7 +165,7 @@ class _Connection(asyncio.Protocol):
         length = len(prompt.split()) + 3 if isinstance(prompt, str) else len(prompt)
         asked = int(body.get("max_tokens") or body.get("max_completion_tokens") or 16)
         options = body.get("stream_options") or {}
-        tokens = asked // 2 if model in ("short", "ends") else asked
+        tokens = asked // 2 if model in ("short", "ends", "ollama") else asked
         usage = bool(options.get("include_usage")) and model not in (
             "no-usage",
             "ends-early",
@@ -216,12 +216,9 @@ class _Connection(asyncio.Protocol):
             self._raw(b": keep-alive\n\n")
         if stream.model == "empty":
             self._event({"choices": [answers.choice(stream, "")]})
+        reason = None if stream.model == "ollama" else answers.reason(stream)
         event = {
-            "choices": [
-                answers.choice(
-                    stream, answers.text(stream, per), per, answers.reason(stream) if last else None
-                )
-            ]
+            "choices": [answers.choice(stream, answers.text(stream, per), per, reason if last else None)]
         }
         stream.sent += per
         if stream.model == "stream-usage":

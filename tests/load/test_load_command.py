@@ -129,3 +129,28 @@ def test_what_a_server_does_not_understand_is_left_out(server: TruthServer, tmp_
     assert case.served.prompt_tokens_received == pytest.approx(40)
     last: dict[str, Any] = server.bodies[-1]
     assert {"ignore_eos", "return_token_ids"} & set(last) == set()
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_ollama_is_driven_with_text_and_its_short_answers_are_flagged(
+    server: TruthServer, tmp_path: Path, api: str
+) -> None:
+    """It refuses token ids, overlooks ``ignore_eos`` without a word, and ends where the model ends."""
+    code = aiprof(
+        "load", f"http://127.0.0.1:{server.port}", "--model", "ollama", "--api", api, "--prompt-tokens", "40",
+        "--output-tokens", "8", "--concurrency", "2", "--requests", "6", "--quiet",
+        "--out", str(tmp_path / "run"),
+    )  # fmt: skip
+    assert code == 0
+    (case,) = read_run(tmp_path / "run").cases
+    served = case.served
+    assert case.spec.load is not None
+    assert served is not None
+    assert case.spec.load.prompt == "text"
+    assert (served.ok, served.token_sources) == (6, {"usage": 6})
+    assert served.prompt_tokens_received == pytest.approx(40)
+    assert case.samples is not None
+    rows = parquet.read_table(tmp_path / "run" / case.samples.file).to_pylist()
+    # Four tokens, one a chunk; neither the empty chunk at the end nor that with the usage is one.
+    assert all(len(row["chunk_since_sent_ns"]) == 4 for row in rows)
+    assert "output_length" in {flag.code for flag in case.flags}
