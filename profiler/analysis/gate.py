@@ -9,21 +9,16 @@ intersection-union test).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from profiler.analysis.candidates import Candidate, candidates_of
-from profiler.analysis.capacity import capacity, capacity_groups
-from profiler.analysis.cost import box_of, cost_figure
+from profiler.analysis.capacity import capacity_groups
+from profiler.analysis.cost import box_of
 from profiler.analysis.cost_types import Box, Costs
-from profiler.analysis.decision import MOST_STARTS, Outcome, decide, starts_to_decide
-from profiler.analysis.evidence import CaseEvidence
-from profiler.analysis.figure_metrics import CAPACITY, COST, RECORDED
-from profiler.analysis.figures import Figure, figure_of
-from profiler.analysis.gate_blockers import Blocker, blockers_of, labels_of, without_figure
-from profiler.analysis.gate_fidelity import fidelity_line
+from profiler.analysis.figure_metrics import CAPACITY
+from profiler.analysis.gate_line import LineJudge, undecided
 from profiler.analysis.policy import Node, Policy, Requirement, RequirementGroup
 from profiler.analysis.ranking import ranking, score
 from profiler.analysis.remedy import served_remedy, sweep_command
@@ -99,7 +94,7 @@ def _unverified(policy: Policy, runs: Sequence[Run]) -> dict[Path, str]:
 def _candidate(policy: Policy, candidate: Candidate, costs: Costs | None, error: float) -> CandidateVerdict:
     box: Box | str = "the policy names no cost file" if costs is None else box_of(costs, candidate)
     share = 1.0 if costs is None else costs.output_share
-    root = _Judge(candidate, box, share).group(policy.root, error)
+    root = _Judge(candidate, LineJudge(candidate, box, share)).group(policy.root, error)
     points = score(root.lines())
     return CandidateVerdict(
         name=candidate.name,
@@ -118,17 +113,15 @@ def _candidate(policy: Policy, candidate: Candidate, costs: Costs | None, error:
 
 @dataclass(frozen=True)
 class _Judge:
-    """Judges one candidate.
+    """Judges one candidate by the tree of a policy.
 
     Attributes:
         candidate: the candidate.
-        box: its prices, or why there are none.
-        output_share: share of the cost on output tokens.
+        lines: judges it by single figures.
     """
 
     candidate: Candidate
-    box: Box | str
-    output_share: float
+    lines: LineJudge
 
     def node(self, node: Node, error: float) -> JudgedNode:
         """Judge a requirement or a list; ``error`` is the probability of a false pass that is left to it."""
@@ -154,10 +147,10 @@ class _Judge:
             return self._no_case(requirement, error)
         if len(cases) > MOST_MATCHES:
             why = f"{len(cases)} cases fit, more than {MOST_MATCHES}: say which ones in case"
-            return _undecided(requirement, error, str(selector), cases[0].spec.case_id, why, None)
+            return undecided(requirement, error, str(selector), cases[0].spec.case_id, why, None)
         groups = capacity_groups(cases) if about_model else [[case] for case in cases]
         each = error / len(groups) if requirement.matching == "any" else error
-        lines = tuple(self._line(requirement, group, each) for group in groups)
+        lines = tuple(self.lines.of_cases(requirement, group, each) for group in groups)
         return _together(requirement, lines)
 
     def _served(self, requirement: Requirement, error: float) -> JudgedNode:
@@ -169,18 +162,18 @@ class _Judge:
             # Only with a case of the model a requirement says something about this candidate.
             about = next((spec.case_id for spec in specs if requirement.case.fits_model(spec)), None)
             why = printable(why_none_fits(requirement, specs))
-            return _undecided(requirement, error, str(requirement.case), about, why, remedy)
+            return undecided(requirement, error, str(requirement.case), about, why, remedy)
         each = error / len(cases) if requirement.matching == "any" else error
         lines = []
         for case in cases[:MOST_MATCHES]:
             if case.status == "ok":
                 figure = served_figure(requirement, case, 1 - each)
-                line = self._decided(requirement, case, figure, each)
+                line = self.lines.of_figure(requirement, case, figure, each)
             else:
-                line = self._not_measured(requirement, case, each)
+                line = self.lines.not_measured(requirement, case, each)
             # A sweep of offline batches would not decide it.
-            undecided = line.outcome == "undecided"
-            lines.append(replace(line, remedy=remedy if undecided else line.remedy, command=None))
+            still = remedy if line.outcome == "undecided" else line.remedy
+            lines.append(replace(line, remedy=still, command=None))
         return _together(requirement, tuple(lines))
 
     def _no_case(self, requirement: Requirement, error: float) -> Line:
@@ -192,126 +185,8 @@ class _Judge:
                 hint += f"; there is no '{wanted}'{nearest(wanted, known)}"
         why = printable(f"no case of this candidate fits{hint}")
         command = sweep_command(requirement, self.candidate, None, requirement.evidence.min_starts)
-        line = _undecided(requirement, error, str(requirement.case), None, why, "measure it")
+        line = undecided(requirement, error, str(requirement.case), None, why, "measure it")
         return replace(line, command=command)
-
-    def _line(self, requirement: Requirement, cases: Sequence[CaseEvidence], error: float) -> Line:
-        case = cases[0]
-        if case.forecast is not None:
-            nothing = Figure.missing(case.reason or "it is not predicted")
-            figure = case.forecast.get(requirement.metric.name, nothing)
-        elif requirement.metric.name in CAPACITY:
-            figure, case = capacity(
-                requirement.metric.name, cases, requirement.limit or 0.0, requirement.context_tokens
-            )
-        elif case.status != "ok":
-            return self._not_measured(requirement, case, error)
-        elif requirement.metric.name == "fidelity":
-            blank = _undecided(requirement, error, case.label, case.spec.case_id, "", None)
-            return fidelity_line(requirement, case, blank)
-        elif requirement.metric.name in COST:
-            figure = cost_figure(requirement.metric.name, case, self.box, self.output_share)
-        else:
-            figure = figure_of(requirement.metric.name, case)
-        return self._decided(requirement, case, figure, error)
-
-    def _not_measured(self, requirement: Requirement, case: CaseEvidence, error: float) -> Line:
-        """A case that failed or never ran; only running out of memory says something about the box."""
-        starts = requirement.evidence.min_starts
-        command = sweep_command(requirement, self.candidate, case, starts)
-        line = _undecided(requirement, error, case.label, case.spec.case_id, "", "measure it again")
-        line = replace(line, command=command, labels=labels_of(case, None))
-        if case.status == "failed":
-            failure = case.records[-1].failure
-            kind = failure.kind if failure else "unknown"
-            why = f"failed: {kind}" + (f": {failure.message}" if failure else "")
-            blocked = case.tampered or (case.simulated and "simulated" not in requirement.allow)
-            if kind == "out_of_memory" and not blocked:
-                return replace(line, outcome="fail", why=printable(why), remedy=None, command=None)
-            return replace(line, why=printable(why))
-        reason = printable(case.reason or "it was not measured")
-        if case.lacking_bytes:
-            counts = "predicted" in requirement.allow
-            counts = counts and (not case.simulated or "simulated" in requirement.allow)
-            if counts and case.tampered is None:
-                return replace(
-                    line,
-                    outcome="fail",
-                    why=reason,
-                    remedy=None,
-                    command=None,
-                    labels=(*line.labels, "predicted"),
-                )
-            remedy = "a device with more memory, or a smaller format (predicted)"
-            return replace(line, why=reason, remedy=remedy, command=None)
-        return replace(line, why=reason, remedy="measure it")
-
-    def _decided(self, requirement: Requirement, case: CaseEvidence, figure: Figure, error: float) -> Line:
-        confidence = 1 - error
-        line = replace(
-            _undecided(requirement, error, case.label, case.spec.case_id, "", None),
-            value=figure.value,
-            labels=labels_of(case, figure),
-        )
-        bounds = figure.bounds(confidence)
-        limit = requirement.limit
-        leaning: Outcome | None = None
-        if not isinstance(bounds, str) and limit is not None:
-            low, high = bounds
-            line = replace(line, low=low if low > -math.inf else None, high=high if high < math.inf else None)
-            leaning = decide(low, high, limit, requirement.metric.better)
-        blockers = blockers_of(requirement, case, figure)
-        if isinstance(bounds, str) and (figure.value is None or figure.recorded_95 is not None):
-            blockers.insert(0, without_figure(requirement, bounds))
-        elif isinstance(bounds, str) or (figure.basis == "largest" and leaning == "undecided"):
-            line, leaning, blocker = _by_value(line, requirement, figure, bounds)
-            blockers += [blocker] if blocker else []
-        if not blockers:
-            return self._by_bounds(line, requirement, case, figure, leaning or "undecided")
-        would = f"; it would {leaning}" if leaning in ("pass", "fail") else ""
-        why = "; ".join(dict.fromkeys(blocker.why for blocker in blockers)) + would
-        remedy = "; ".join(dict.fromkeys(blocker.remedy for blocker in blockers))
-        starts = max(requirement.evidence.min_starts, figure.starts)
-        command = sweep_command(requirement, self.candidate, case, starts)
-        measure = any(blocker.measure for blocker in blockers)
-        return replace(
-            line, why=printable(why), remedy=printable(remedy), command=command if measure else None
-        )
-
-    def _by_bounds(
-        self, line: Line, requirement: Requirement, case: CaseEvidence, figure: Figure, outcome: Outcome
-    ) -> Line:
-        if outcome != "undecided":
-            side = {"pass": "meets", "fail": "misses"}[outcome]
-            what = "the figure" if figure.basis in ("exact", "largest") else "the whole interval"
-            what = "the bound over its requests" if figure.basis == "load" else what
-            return replace(line, outcome=outcome, why=f"{what} {side} the limit")
-        why = "the limit lies inside the interval"
-        if figure.predicted:
-            return replace(line, why=why, remedy="measure it")
-        if figure.basis != "starts":
-            return replace(
-                line,
-                why=why,
-                remedy="more starts" if requirement.metric.name not in RECORDED else "a longer measurement",
-                command=sweep_command(
-                    requirement, self.candidate, case, max(5, requirement.evidence.min_starts)
-                ),
-            )
-        domain = figure.in_domain(requirement.limit or 0.0)
-        needed = starts_to_decide(figure.per_start, domain, line.confidence)
-        if needed is None:
-            remedy = (
-                f"too close to call: over {MOST_STARTS} starts at this spread; a quieter box or another limit"
-            )
-            return replace(line, why=why, remedy=remedy)
-        more = needed - figure.starts
-        remedy = (
-            f"about {needed} starts in one new run, {more} more than now (80% chance at this mean and spread)"
-        )
-        return replace(
-            line, why=why, remedy=remedy, command=sweep_command(requirement, self.candidate, case, needed)
-        )
 
 
 def _together(requirement: Requirement, lines: tuple[Line, ...]) -> JudgedNode:
@@ -319,55 +194,3 @@ def _together(requirement: Requirement, lines: tuple[Line, ...]) -> JudgedNode:
         return lines[0]
     outcome = combined(requirement.matching, [line.outcome for line in lines])
     return Judged(requirement.id, requirement.matching, outcome, lines)
-
-
-def _undecided(
-    requirement: Requirement, error: float, subject: str, case_id: str | None, why: str, remedy: str | None
-) -> Line:
-    return Line(
-        requirement=requirement.id,
-        metric=requirement.metric.name,
-        unit=requirement.metric.unit,
-        better=requirement.metric.better,
-        limit=requirement.limit,
-        subject=subject,
-        case_id=case_id,
-        value=None,
-        low=None,
-        high=None,
-        confidence=1 - error,
-        outcome="undecided",
-        why=why,
-        remedy=remedy,
-        command=None,
-        labels=(),
-        detail=_detail(requirement),
-        weight=requirement.weight,
-        note=requirement.note,
-    )
-
-
-def _detail(requirement: Requirement) -> str:
-    parts = []
-    if requirement.percentile is not None:
-        parts.append(f"p{requirement.percentile:g}")
-    if requirement.slo:
-        parts.append("with " + ", ".join(f"{name} at most {limit:g}" for name, limit in requirement.slo))
-    if requirement.users is not None:
-        parts.append(f"at {requirement.users} users")
-    if requirement.context_tokens is not None:
-        parts.append(f"at {requirement.context_tokens} tokens each")
-    return " ".join(parts)
-
-
-def _by_value(
-    line: Line, requirement: Requirement, figure: Figure, bounds: tuple[float, float] | str
-) -> tuple[Line, Outcome | None, Blocker | None]:
-    """Judge a figure that has no interval by its value, where the policy lets that count."""
-    if figure.value is None or requirement.limit is None:
-        return line, None, None
-    outcome = decide(figure.value, figure.value, requirement.limit, requirement.metric.better)
-    if "no_interval" in requirement.allow:
-        return replace(line, labels=(*line.labels, "no interval")), outcome, None
-    why = bounds if isinstance(bounds, str) else "it is the most that was seen, and no upper bound"
-    return line, outcome, Blocker(why, "`allow: [no_interval]` lets the value alone count", measure=False)

@@ -7,12 +7,12 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from profiler.results.case_spec import CaseSpec
 from profiler.results.fidelity_record import Fidelity
 from profiler.results.fields import Count, Details, Finite, Identifier, Name, Text, Utc, Version
 from profiler.results.readings import BoxReadings, MemoryReadings
 from profiler.results.record_base import (
     SCHEMA_VERSION,
-    CaseSpec,
     Failure,
     Flag,
     Measurement,

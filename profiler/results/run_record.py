@@ -7,8 +7,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from profiler.results.case_spec import CaseSpec
 from profiler.results.fields import Count, Details, Finite, Name, Positive, Seed, Text, Utc, Version
-from profiler.results.record_base import SCHEMA_VERSION, CaseSpec, Measurement, Prediction, Record
+from profiler.results.record_base import SCHEMA_VERSION, Measurement, Prediction, Record
 from profiler.results.sensor_record import BaselineRecord, SensorRecord
 
 

@@ -8,20 +8,16 @@ refused on the way in and on the way out. ``docs/schema/`` holds the same as JSO
 from __future__ import annotations
 
 from profiler.results.case_record import CaseRecord, SamplesRef, StartRecord, TrialRecord, Work
+from profiler.results.case_spec import CaseSpec, FormatsRecord, LoadSpec, ParallelRecord, SliceRecord
 from profiler.results.fidelity_record import Fidelity, FidelityArtefact, FidelityFigures, FidelityLimits
 from profiler.results.readings import BoxReadings, MemoryReadings
 from profiler.results.record_base import (
     SCHEMA_VERSION,
-    CaseSpec,
     Failure,
     Flag,
-    FormatsRecord,
-    LoadSpec,
     Measurement,
-    ParallelRecord,
     Prediction,
     Record,
-    SliceRecord,
 )
 from profiler.results.run_record import (
     Box,
