@@ -25,7 +25,9 @@ from profiler.measure.fidelity_reference import (
     python_with_torch,
     require_all,
 )
+from profiler.measure.fidelity_spread import Spread, one_copy, spread_of
 from profiler.models.formats import Formats
+from profiler.models.parallel import ONE_DEVICE, Parallel
 from profiler.results.fidelity_record import Fidelity
 from profiler.results.schema import Flag
 from profiler.workload.prompts import weights_seed
@@ -48,7 +50,7 @@ class UncheckedError(Exception):
 
 
 class FidelityChecks:
-    """The checks of a sweep: one for each device, engine, model and formats, before its first case.
+    """The checks of a sweep: one for each device, engine, model, formats and spread, before its first case.
 
     Args:
         deadline: end of the sweep's budget on the contexts' clock, or None to leave the checks out.
@@ -62,7 +64,8 @@ class FidelityChecks:
         """Return the verdict on what runs the case, checking it first where nobody has."""
         if self._deadline is None:
             return left_out("the sweep was made with --no-fidelity")
-        key = (context.device.key, context.engine.name, context.model.name, context.formats)
+        spread = str(context.spec.parallel or "")
+        key = (context.device.key, context.engine.name, context.model.name, context.formats, spread)
         if key not in self._found:
             context.emit(FidelityStarted(context.spec))
             self._found[key] = check(context, self._deadline - context.clock.now())
@@ -80,10 +83,14 @@ def check(context: CaseContext, seconds_left: float, cache: ReferenceCache | Non
     """
     began = context.clock.now()
     # A challenge makes another artefact, so that nobody can have prepared for it.
-    artefact = artefact_of(context.model, weights_seed(context.spec.seed, context.challenge))
+    seed, asked = weights_seed(context.spec.seed, context.challenge), context.spec.parallel
+    copies = ONE_DEVICE if asked is None else one_copy(Parallel(**asked.model_dump()))
+    artefact = artefact_of(context.model, seed, copies)
+    spread = spread_of(asked, artefact.architecture)
     try:
         context = replace(context, timeouts=_hurried(context.timeouts, MOST_OF_THE_TIME * seconds_left))
-        fields = _checked(context, artefact, seconds_left, cache or ReferenceCache())
+        fields = _checked(context, artefact, spread, seconds_left, cache or ReferenceCache())
+        fields |= {"parallel": spread.record, "spread_reason": spread.reason}
     except (WorkerError, UsageError, ValueError, UncheckedError) as error:
         kind = f"{error.kind}: " if isinstance(error, WorkerError) else ""
         fields = {"verdict": "not_checked", "reason": f"{kind}{error}", "method": "none", "reference": "none"}
@@ -118,7 +125,7 @@ def _verdict_flags(fidelity: Fidelity) -> tuple[Flag, ...]:
 
 
 def _checked(
-    context: CaseContext, artefact: Artefact, seconds_left: float, cache: ReferenceCache
+    context: CaseContext, artefact: Artefact, spread: Spread, seconds_left: float, cache: ReferenceCache
 ) -> dict[str, Any]:
     simulated = context.engine.simulated
     if artefact.architecture.max_positions < PROMPT_TOKENS + STEPS:
@@ -130,7 +137,7 @@ def _checked(
         reference = _reference(context, artefact, simulated=simulated)
         if not simulated:
             cache.write(artefact.identity, reference)
-    scored, continued = _ask(context, artefact, reference)
+    scored, continued = _ask(context, artefact, spread, reference)
     judgement = assess(artefact, reference, scored, continued, context.formats)
     return {
         **judgement._asdict(),
@@ -206,17 +213,17 @@ def _reference(context: CaseContext, artefact: Artefact, *, simulated: bool) -> 
 
 
 def _ask(
-    context: CaseContext, artefact: Artefact, reference: Reference
+    context: CaseContext, artefact: Artefact, spread: Spread, reference: Reference
 ) -> tuple[tuple[Answer, ...], tuple[Answer, ...]]:
     """Load the artefact as the cases load their model, and return scored answers and greedy continuations."""
     timeouts, engine = context.timeouts, context.engine
     with WorkerProcess(context.python, context.log_path) as worker:
         hello = worker.request("hello", timeouts.hello_s, engine=engine.name, options=context.options)
-        device = engine.device_string(context.device, hello)
+        placed = spread.placed(context.engine_request(hello))
         formats = asdict(artefact.formats(context.formats))
         # What is checked is the model, not how its tokens are guessed ahead.
         options = {key: one for key, one in context.options.items() if not key.startswith("speculative")}
-        request = load_request(artefact, device, formats, options)
+        request = load_request(artefact, placed["device"], formats, options) | placed
         worker.request("load", load_timeout_s(artefact, timeouts), **request)
         try:
             found = worker.request("score", timeouts.first_run_s, **reference.request(artefact))

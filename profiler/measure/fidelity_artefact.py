@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from profiler.models.architecture import Architecture
 from profiler.models.catalogue import ResolvedModel
 from profiler.models.formats import Formats, arithmetic_of
+from profiler.models.parallel import ONE_DEVICE, Parallel
 from profiler.models.tensors import tensor_groups
 from profiler.results.fidelity_record import FidelityArtefact
 from profiler.worker.fidelity_weights import SCHEME
@@ -69,12 +71,13 @@ class Artefact:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def artefact_of(model: ResolvedModel, seed: int) -> Artefact:
+def artefact_of(model: ResolvedModel, seed: int, parallel: Parallel = ONE_DEVICE) -> Artefact:
     """Return what to run in place of ``model``.
 
     Args:
         model: what is going to be measured.
         seed: of generated weights and of the prompts.
+        parallel: how it is spread over devices; a stand-in has layers and experts enough for it.
     """
     architecture = model.architecture
     weights = model.real_weights
@@ -83,7 +86,7 @@ def artefact_of(model: ResolvedModel, seed: int) -> Artefact:
             weights=weights["kind"], text="the real weights, all of them", changed={}, seed=seed
         )
         return _asked(architecture, weights, model.weights_digest, record, seed)
-    smaller = stand_in(architecture)
+    smaller = stand_in(architecture, parallel)
     before, after = asdict(architecture), asdict(smaller)
     changed = {name: after[name] for name in after if after[name] != before[name]}
     record = FidelityArtefact(
@@ -92,23 +95,26 @@ def artefact_of(model: ResolvedModel, seed: int) -> Artefact:
     return _asked(smaller, {"kind": "fidelity", "seed": seed}, None, record, seed)
 
 
-def stand_in(architecture: Architecture) -> Architecture:
+def stand_in(architecture: Architecture, parallel: Parallel = ONE_DEVICE) -> Architecture:
     """Return the same architecture and widths with two layers, and as many experts and tokens as are needed.
 
-    Of a mixture of experts with dense layers first, one of each kind is kept.
+    Of a mixture of experts with dense layers first, one of each kind is kept. Each pipeline stage has a layer
+    and each rank of experts an expert at least.
     """
     experts = architecture.experts
     if experts is not None:
         count = min(experts.count, max(2 * experts.per_token, 2 * experts.groups))
-        first = min(experts.dense_layers, 1)
-        experts = replace(experts, count=count - count % experts.groups, dense_layers=first)
+        count -= count % experts.groups
+        unit = math.lcm(experts.groups, parallel.ep)
+        count = min(experts.count, -(-count // unit) * unit)
+        experts = replace(experts, count=count, dense_layers=min(experts.dense_layers, 1))
     heads = 1 if architecture.tied_embeddings else 2
     vocabulary = architecture.vocab_size
     if heads * vocabulary * architecture.hidden_size > MOST_VOCABULARY_WEIGHTS:
         vocabulary = min(vocabulary, REDUCED_VOCABULARY)
     return replace(
         architecture,
-        layers=min(architecture.layers, LAYERS),
+        layers=min(architecture.layers, max(LAYERS, parallel.pp)),
         vocab_size=vocabulary,
         experts=experts,
     )

@@ -32,6 +32,13 @@ def fidelity_table(entries: Sequence[Entry]) -> Table | None:
     return Table("fidelity", "Fidelity", columns, tuple(rows.values()), NOTE)
 
 
+def _what_ran(found: Fidelity) -> str:
+    """Return what was run for a check, and over which devices where that is not one."""
+    spread = None if found.parallel is None else f"spread as {found.parallel}"
+    parts = (found.artefact.text if found.artefact else None, spread, found.spread_reason)
+    return "; ".join(part for part in parts if part) or "–"
+
+
 def _figures(found: Fidelity) -> tuple[str, ...]:
     figures, limits = found.figures, found.limits
     kl = figures.mean_kl if figures else None
@@ -41,6 +48,6 @@ def _figures(found: Fidelity) -> tuple[str, ...]:
         "–" if kl is None else f"{kl:.2g} nats",
         "–" if limits is None or kl is None else f"{limits.mean_kl:.2g} nats",
         "–" if same is None or figures is None else f"{same:.0%} of {figures.positions}",
-        found.artefact.text if found.artefact else "–",
+        _what_ran(found),
         found.reason or "",
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from profiler.results.fields import Count, Details, Finite, Name, Positive, Seed, Text
-from profiler.results.record_base import Record
+from profiler.results.record_base import ParallelRecord, Record
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Verdict = Literal["faithful", "degraded", "wrong", "not_checked"]
@@ -128,6 +128,8 @@ class Fidelity(Record):
         reference: what it was held against.
         elapsed_s: wall time of the check.
         checks: of a server's answers; empty for engines that are no server.
+        parallel: how the check was spread over devices, None for one device.
+        spread_reason: why it was spread otherwise than the case; None where it was spread alike.
     """
 
     verdict: Verdict
@@ -140,6 +142,8 @@ class Fidelity(Record):
     limits: FidelityLimits | None = None
     elapsed_s: Finite = 0.0
     checks: tuple[AnswerCheck, ...] = ()
+    parallel: ParallelRecord | None = None
+    spread_reason: Text | None = None
 
     @property
     def refuted(self) -> str | None:
