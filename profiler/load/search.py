@@ -32,6 +32,8 @@ MARGIN = 0.05
 """How near to its limit a percentile is undecided, and how near to each other the ends of a search may be."""
 POINT_S = 120.0
 """Budget of a point, unless the user gives another."""
+LEAST_RATE_S = 60.0
+"""For how long requests arrive at a rate before it is judged, as far as the budget of the point goes."""
 SPARE = 3
 """Requests of a point: enough for so many to exceed the percentile, so that one slow one decides nothing."""
 
@@ -134,10 +136,14 @@ def bracket(known: Mapping[float, Verdict]) -> tuple[float | None, float | None]
 
 
 def requests_wanted(slos: Sequence[Slo], level: float, over: Over) -> int:
-    """Return how many requests a point needs before its percentiles can be judged."""
+    """Return how many requests a point needs before its percentiles can be judged.
+
+    Users wait for their answers; a rate does not, and one that is too high shows in a queue that takes time
+    to grow.
+    """
     shares = [slo.percentile for slo in slos if slo.percentile is not None]
     wanted = max((required_requests(share, SPARE) for share in shares), default=100)
-    return max(wanted, int(4 * level)) if over == "concurrency" else wanted
+    return max(wanted, int((4 if over == "concurrency" else LEAST_RATE_S) * level))
 
 
 def judge(requests: Requests, slos: Sequence[Slo]) -> tuple[SloJudgement, ...]:

@@ -130,7 +130,11 @@ def _why_not_parallel(candidate: Candidate) -> str | None:
     if candidate.depth is not None:
         return "a slice of a model (--layers) runs on one device"
     fault = why_not(candidate.model.architecture, candidate.parallel)
-    return None if fault is None else f"{candidate.model.name} cannot be spread so: {fault}"
+    if fault is not None:
+        return f"{candidate.model.name} cannot be spread so: {fault}"
+    ask = getattr(candidate.engine, "why_not_parallel", None)
+    found: str | None = None if ask is None else ask(candidate.parallel, candidate.device)
+    return found
 
 
 def _why_not_speculative(candidate: Candidate) -> str | None:

@@ -97,7 +97,10 @@ class VllmEngine:
                 "vLLM replicates a model (--dp) only in a server: give --concurrency, or --engine-option "
                 "mode=online",
             )
-        self._become(*request.get("devices", [request["device"]]))
+        devices = request.get("devices", [request["device"]])
+        self._become(*devices)
+        if plan.parallel.devices > 1:
+            os.environ.update(vllm_server.environment(plan, devices))  # for the processes of its ranks
         prepared = time.perf_counter()
         folder, weights = plan.checkpoint(request)
         began = time.perf_counter()

@@ -83,8 +83,9 @@ class Plan:
             "seed": 0,
         }
         if device_type == "cpu":
-            # Compiling takes a minute at every start there, for a gain of about a seventh.
-            arguments["enforce_eager"] = True
+            # Compiling takes a minute at every start there, for a gain of about a seventh. Pipelines want it:
+            # the tensors that stages hand on are made by a warm-up which vLLM 0.32 leaves out without it.
+            arguments["enforce_eager"] = self.parallel.pp == 1
         arguments.update(given)
         arguments.update(self.parallel.arguments())
         if self.speculates:

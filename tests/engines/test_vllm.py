@@ -24,6 +24,7 @@ from profiler.engines.vllm import VllmEngine
 from profiler.errors import UsageError
 from profiler.models.architecture import Architecture
 from profiler.models.formats import Formats, formats_for
+from profiler.models.parallel import Parallel
 from profiler.worker import vllm_environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -51,6 +52,13 @@ def test_what_it_does_not_run_it_says() -> None:
     assert "one format" in str(engine.unsupported(architectures.LLAMA, odd, CPU))
     strange = dataclasses.replace(architectures.LLAMA, rope_scaling={"rope_type": "longrope"})
     assert "longrope" in str(engine.unsupported(strange, formats_for("bf16"), CPU))
+
+
+def test_experts_are_not_spread_over_the_ranks_of_a_cpu() -> None:
+    reason = VllmEngine().why_not_parallel(Parallel(tp=2, ep=2), CPU)
+    assert "segmentation fault" in str(reason)
+    assert VllmEngine().why_not_parallel(Parallel(tp=2), CPU) is None
+    assert VllmEngine().why_not_parallel(Parallel(tp=2, ep=2), GPU) is None
 
 
 def test_a_build_for_other_devices_is_refused_with_the_remedy() -> None:

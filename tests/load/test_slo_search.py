@@ -105,6 +105,8 @@ def test_presets_are_those_of_mlperf_and_own_limits_win() -> None:
     with pytest.raises(UsageError, match="mlperf-deepseek-r1"):
         slos_of([], "mlperf-deepsek-r1")
     assert requests_wanted(found, 1, "concurrency") > 662
+    # A queue that grows shows within a minute, not within as many requests.
+    assert requests_wanted(found, 100, "rate") == 6000
 
 
 def test_a_search_finds_how_many_a_server_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from profiler.engines.process import WorkerError, WorkerProcess
 from profiler.models.accounting import weights_bytes
 from profiler.models.formats import formats_for
-from profiler.worker import checkpoint_layout, vllm_speculation, vllm_steps
+from profiler.worker import checkpoint_layout, vllm_model, vllm_server, vllm_speculation, vllm_steps
 
 pytestmark = pytest.mark.torch
 FAKES = Path(__file__).resolve().parents[1] / "fakes"
@@ -176,6 +176,23 @@ def test_guessed_tokens_are_counted_and_every_token_has_a_stamp(
     assert (stamps[0], stamps[-1]) == (answer["first_token_ns"], answer["last_token_ns"])
     again = run(worker, batch=1, prompt=10, outputs=8)
     assert again["speculation"]["drafts"] == 3
+
+
+def test_ranks_on_a_cpu_share_its_cores_and_pipelines_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
+    fields: dict[str, Any] = {
+        "architecture": dataclasses.asdict(ARCH), "weights": {"kind": "random", "seed": 1},
+        "formats": dataclasses.asdict(formats_for("fp32")), "options": {"threads": 2}, "device": "cpu",
+        "max_batch": 1, "max_tokens": 8,
+    }  # fmt: skip
+    one = vllm_model.plan(fields)
+    two = vllm_model.plan(fields | {"parallel": {"tp": 2, "pp": 1, "dp": 1, "ep": 1}})
+    stages = vllm_model.plan(fields | {"parallel": {"tp": 1, "pp": 2, "dp": 1, "ep": 1}})
+    eager = [plan.arguments("cpu")["enforce_eager"] for plan in (one, two, stages)]
+    assert eager == [True, True, False]
+    bound = vllm_server.environment(two, ["cpu"])["VLLM_CPU_OMP_THREADS_BIND"]
+    assert len(bound.split("|")) == 2
+    assert len(vllm_server.environment(one, ["cpu"])["VLLM_CPU_OMP_THREADS_BIND"].split("|")) == 1
 
 
 def test_a_token_is_stamped_when_the_last_request_has_it() -> None:
