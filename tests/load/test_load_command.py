@@ -51,6 +51,8 @@ def test_a_load_leaves_a_run_that_can_be_read(
         served = case.served
         assert served is not None
         assert (served.requests, served.ok, len(served.processes)) == (70, 70, 2)
+        shares = [one.kernel_stamped for one in served.processes]
+        assert all(share is not None and 0 <= share <= 1 for share in shares)
         assert case.measurements["slo_attainment"].value == 1
         assert case.measurements["ttft_p90_s"].value is not None
         assert "662" in str(case.measurements["ttft_p99_s"].reason)
