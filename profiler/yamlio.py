@@ -3,7 +3,7 @@
 The subset is what can be read in one way only. Refused are tags, anchors and aliases, duplicate
 keys, keys that are not scalars, NaN and infinities, integers with a leading zero (octal in YAML
 1.1, decimal in 1.2), several documents in one file, more than :data:`MAX_BYTES` bytes,
-:data:`MAX_VALUES` values or :data:`MAX_DEPTH` levels. Plain scalars follow the YAML 1.2 core
+or more values or levels than :mod:`profiler.yamlio_syntax` allows. Plain scalars follow the YAML 1.2 core
 schema: ``no``, ``on``, ``12:30:00``, ``2026-01-02`` and ``1_000`` are text, ``1e3`` is a float,
 ``<<`` is an ordinary key. A key is always the text that stands in the file.
 
@@ -14,8 +14,6 @@ tuple, a whole number fills a float. Models should forbid unknown keys; :class:`
 from __future__ import annotations
 
 import json
-import math
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,13 +23,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from profiler.errors import InputFileError
-from profiler.yamlio_faults import Location, plain_words, show_key, show_path
+from profiler.yamlio_faults import Location, plain_words, show_path
+from profiler.yamlio_syntax import UnreadableError, compose_only, joined_text, plain_scalar
 
 MAX_BYTES = 1 << 20
-MAX_DEPTH = 64
-MAX_VALUES = 20_000
 MAX_FAULTS = 100
-MAX_NUMBER_CHARACTERS = 100
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -69,7 +65,7 @@ def parse_yaml(text: str, model: type[M], where: str) -> M:
     document = _Document()
     try:
         document.read(text)
-    except _UnreadableError as error:
+    except UnreadableError as error:
         document.fault(error.line, str(error))
         raise InputFileError(_report(where, document.faults)) from None
     filled: M | None = None
@@ -118,140 +114,6 @@ def _read_text(path: Path) -> str:
         raise InputFileError([f"{path}:{line}: byte {byte} is not UTF-8 text; save it as UTF-8"]) from None
 
 
-class _UnreadableError(Exception):
-    """Reading cannot go on after this fault."""
-
-    def __init__(self, line: int, what: str) -> None:
-        self.line = line
-        super().__init__(what)
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's parser with our refusals; scalars stay unresolved (see :func:`_scalar`)."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - the name and type are PyYAML's
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.refused: list[tuple[int, str]] = []
-        self.aliases: set[yaml.Node] = set()
-        self.depth = 0
-        self.values = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        parser: Any = self  # the stubs leave the parser's methods untyped
-        event = parser.peek_event()
-        line = event.start_mark.line + 1
-        if self.values == MAX_VALUES:
-            raise _UnreadableError(line, f"more than {MAX_VALUES} values; split the file up")
-        self.values += 1
-        if isinstance(event, yaml.AliasEvent):
-            parser.get_event()
-            name = show_key(str(event.anchor))
-            self.refused.append((line, f"alias '*{name}' is refused; write the value out"))
-            node = yaml.ScalarNode("", "", event.start_mark, event.end_mark)  # type: ignore[arg-type]
-            self.aliases.add(node)
-            return node
-        if event.anchor is not None:
-            self.refused.append((line, f"anchor '&{show_key(event.anchor)}' is refused; remove it"))
-            event.anchor = None
-        if event.tag is not None:
-            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self.refused.append((line, f"tag {show_key(tag)} is refused; remove it"))
-            event.tag = None
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise _UnreadableError(line, f"nested more than {MAX_DEPTH} levels deep")
-        composed = super().compose_node(parent, index)
-        self.depth -= 1
-        return composed
-
-
-def _compose(loader: Any) -> yaml.Node | None:
-    """Return the only document's root, or None when there is none."""
-    loader.get_event()
-    root = None if loader.check_event(yaml.StreamEndEvent) else loader.compose_document()
-    if not loader.check_event(yaml.StreamEndEvent):
-        line = loader.peek_event().start_mark.line + 1
-        raise _UnreadableError(line, "a second document begins here; only one per file is allowed")
-    return root
-
-
-def _parse(text: str) -> tuple[_Loader, yaml.Node]:
-    loader: _Loader | None = None
-    try:
-        loader = _Loader(text)
-        root = _compose(loader)
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        code = error.character if isinstance(error.character, int) else ord(error.character)
-        raise _UnreadableError(line, f"character U+{code:04X} is not allowed in YAML") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        words = " ".join(f"{error.context or ''} {error.problem or ''}".split())
-        raise _UnreadableError(mark.line + 1 if mark else 1, f"not valid YAML: {words}") from None
-    except (ValueError, OverflowError):
-        # PyYAML lets int() and chr() fail as they like in "\UFFFFFFFF" and in %YAML directives.
-        line = loader.line + 1 if loader else 1
-        raise _UnreadableError(line, "not valid YAML: an escape or a version is out of range") from None
-    if root is None:
-        raise _UnreadableError(1, "holds nothing but comments")
-    return loader, root
-
-
-_NULL = re.compile(r"(?:null|Null|NULL|~|)\Z")
-_TRUE = re.compile(r"(?:true|True|TRUE)\Z")
-_FALSE = re.compile(r"(?:false|False|FALSE)\Z")
-_INTEGER = re.compile(r"[-+]?[0-9]+\Z")
-_OTHER_BASE = re.compile(r"(?:0o[0-7]+|0x[0-9a-fA-F]+)\Z")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
-_NOT_FINITE = re.compile(r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z")
-
-
-def _scalar(text: str) -> bool | int | float | str | None:
-    """Resolve a plain scalar by the YAML 1.2 core schema (section 10.3.2 of its specification).
-
-    Raises:
-        ValueError: a number that we refuse.
-    """
-    if _NULL.match(text):
-        return None
-    if _TRUE.match(text) or _FALSE.match(text):
-        return text[0] in "tT"
-    if _NOT_FINITE.match(text):
-        raise ValueError(f"'{text}' is refused; numbers must be finite")
-    whole, other_base = _INTEGER.match(text), _OTHER_BASE.match(text)
-    if not (whole or other_base or _FLOAT.match(text)):
-        return text
-    if len(text) > MAX_NUMBER_CHARACTERS:
-        raise ValueError(f"a number of {len(text)} characters; at most {MAX_NUMBER_CHARACTERS} are allowed")
-    if other_base:
-        return int(text, 0)
-    if whole:
-        digits = text.lstrip("+-")
-        if len(digits) > 1 and digits[0] == "0":
-            raise ValueError(
-                f"'{text}' could be octal or decimal; write it without the leading 0, or in quotes for text"
-            )
-        return int(text)
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"'{text}' is too large for a number")
-    return number
-
-
-def _text(text: str) -> str:
-    """Join the surrogate pairs that JSON's escapes spell large characters with.
-
-    Raises:
-        ValueError: a surrogate without its other half.
-    """
-    try:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
-    except UnicodeDecodeError:
-        raise ValueError("holds half a surrogate pair, which is not a character") from None
-
-
 class _Document:
     """One parsed document: plain values, the line of every location, and the faults so far."""
 
@@ -264,7 +126,7 @@ class _Document:
 
     def read(self, text: str) -> None:
         """Parse ``text``; faults that reading can go on after are collected."""
-        loader, root = _parse(text)
+        loader, root = compose_only(text)
         self._aliases = loader.aliases
         self.faults += loader.refused
         self.value = self._convert(root, ())
@@ -292,7 +154,9 @@ class _Document:
             return None
         try:
             # Quoted and block scalars are text whatever they look like.
-            return _scalar(node.value) if getattr(node, "style", None) is None else _text(node.value)
+            return (
+                plain_scalar(node.value) if getattr(node, "style", None) is None else joined_text(node.value)
+            )
         except ValueError as error:
             self.fault(node.start_mark.line + 1, str(error), location)
             self._spoiled.add(location)
@@ -308,7 +172,7 @@ class _Document:
                 self.fault(line, "a key must be plain text", location)
                 continue
             try:
-                name = _text(key.value)
+                name = joined_text(key.value)
             except ValueError as error:
                 self.fault(line, f"a key {error}", location)
                 continue

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import Field, RootModel, field_validator
 
-from profiler import yamlio
+from profiler import yamlio, yamlio_syntax
 from profiler.errors import InputFileError
 from profiler.yamlio import FileModel, load_yaml, parse_yaml
 
@@ -147,7 +147,7 @@ def test_scalars_follow_the_yaml_1_2_core_schema(text: str, value: Any) -> None:
         ("a: \x00", "U+0000"),
         ("a: \x1b[0m", "U+001B"),
         ("[" * 65 + "]" * 65, "64 levels"),
-        ("- 1\n" * yamlio.MAX_VALUES, "values"),
+        ("- 1\n" * yamlio_syntax.MAX_VALUES, "values"),
         ("#" * (yamlio.MAX_BYTES + 1), "larger than"),
     ],
 )

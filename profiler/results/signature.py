@@ -27,8 +27,8 @@ from profiler.results.checksums import (
 from profiler.results.fields import Identifier
 from profiler.results.read import printable, read_limited
 from profiler.results.record_base import SCHEMA_VERSION, Record
-from profiler.results.store import write_whole_file
 from profiler.results.verify_files import Finding
+from profiler.results.whole_files import write_whole_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,6 +43,7 @@ from profiler.results.read import (
     sha256_of,
 )
 from profiler.results.schema import CaseRecord, RunRecord, SamplesRef
+from profiler.results.whole_files import explained, sync_folder, write_whole_file
 
 __all__ = [
     "CASES_FILE",
@@ -56,46 +57,6 @@ __all__ = [
     "sha256_of",
     "sha256_of_file",
 ]
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn a failing write into one line that says what survived."""
-    try:
-        yield
-    except OSError as error:
-        raise MeasurementError(
-            f"{path}: cannot be written: {error.strerror or error}; "
-            "everything recorded before is intact; free some space and continue with --resume"
-        ) from error
-
-
-def write_whole_file(path: Path, data: bytes) -> None:
-    """Write a file so that it is there in full or not at all, even after a power cut.
-
-    Raises:
-        MeasurementError: the disk refused it.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with _explained(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class RunWriter:
@@ -130,7 +91,7 @@ class RunWriter:
             raise UsageError(
                 f"{path}: the plan has {len(record.cases)} cases, too many for one run; split it"
             )
-        with _explained(path):
+        with explained(path):
             (path / SAMPLES_FOLDER).mkdir(parents=True, exist_ok=True)
         cases = _open_locked(path)
         try:
@@ -139,7 +100,7 @@ class RunWriter:
                 raise UsageError(f"{path}: already holds results; choose another --out")
             write_whole_file(path / RUN_FILE, data)
             with contextlib.suppress(OSError):  # a parent that may not be read
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
         except BaseException:
             cases.close()
             raise
@@ -161,7 +122,7 @@ class RunWriter:
             cases.seek(0)
             content = cases.read()
             whole = content[: content.rfind(b"\n") + 1]
-            with _explained(path):
+            with explained(path):
                 cases.truncate(len(whole))
                 os.fsync(cases.fileno())
                 for stale in (CHECKSUMS_FILE, SIGNATURE_FILE, PAGE_FILE):
@@ -197,7 +158,7 @@ class RunWriter:
                 f"bytes, more than the {MAX_LINE_BYTES} that readers accept; measure it with fewer trials"
             )
         end = self._cases.seek(0, os.SEEK_END)
-        with _explained(self.path / CASES_FILE):
+        with explained(self.path / CASES_FILE):
             try:
                 written = 0
                 while written < len(line):
@@ -242,7 +203,7 @@ class RunWriter:
         """
         run = read_run(self.path)
         samples = [ref.file for case in run.cases for ref in sample_refs(case)]
-        with _explained(self.path):
+        with explained(self.path):
             _remove_leftovers(self.path, {Path(name).name for name in samples})
             names = [RUN_FILE, *dict.fromkeys(samples), CASES_FILE]
             files = [NamedDigest(name, sha256_of_file(self.path / name)) for name in names]
@@ -275,7 +236,7 @@ def list_page(path: Path) -> bool:
 
 def _open_locked(path: Path) -> IO[bytes]:
     """Open ``cases.jsonl`` for appending, alone."""
-    with _explained(path):
+    with explained(path):
         # Append mode: opening truncates nothing that another sweep may have written.
         cases = (path / CASES_FILE).open("a+b", buffering=0)
     try:
