@@ -113,8 +113,9 @@ def _print_meters(console: Console, others: Sequence[Surveyed]) -> None:
     console.print(Text("other meters", "bold"))
     rows = []
     for one in shown:
-        _, mark, words = sensor_row(one)
-        rows.append((one.info.source, mark, words))
+        name, mark, words = sensor_row(one)
+        several = sum(other.info.source == one.info.source for other in shown) > 1
+        rows.append((f"{one.info.source} {name}" if several else one.info.source, mark, words))
     print_rows(console, "can be measured", rows, 12)
     console.print()
 

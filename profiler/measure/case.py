@@ -87,19 +87,21 @@ def measure_case(
     except StartFailedError as error:
         failure = Failure(kind=error.kind, stage=error.stage, message=error.message, log_tail=error.log_tail)
         fields |= {"status": "failed", "failure": failure}
-    fields |= {
-        "starts": tuple(outcome.record for outcome in starts.outcomes),
-        "trials": tuple(trial for outcome in starts.outcomes for trial in outcome.trials),
-        "phases": tuple(
-            phase for outcome in starts.outcomes for phase in outcome.power.phases(watch.origin_ns)
-        ),
-        "energies": tuple(energy for outcome in starts.outcomes for energy in outcome.energies),
-        "energy_spans": tuple(
-            outcome.power.spans for outcome in starts.outcomes if outcome.power.spans is not None
-        ),
-        "elapsed_s": context.clock.now() - began,
-    }
+    fields |= _left_by(starts.outcomes, watch.origin_ns)
+    fields["elapsed_s"] = context.clock.now() - began
     return Measured(fields, _samples(starts.outcomes), watch.columns())
+
+
+def _left_by(outcomes: Sequence[StartOutcome], origin_ns: int) -> dict[str, Any]:
+    """Return the fields that hold what the starts left, also those that do not count."""
+    spans = (outcome.power.spans for outcome in outcomes)
+    return {
+        "starts": tuple(outcome.record for outcome in outcomes),
+        "trials": tuple(trial for outcome in outcomes for trial in outcome.trials),
+        "phases": tuple(phase for outcome in outcomes for phase in outcome.power.phases(origin_ns)),
+        "energies": tuple(energy for outcome in outcomes for energy in outcome.energies),
+        "energy_spans": tuple(one for one in spans if one is not None),
+    }
 
 
 def is_simulated(context: CaseContext) -> bool:

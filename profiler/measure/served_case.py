@@ -16,6 +16,7 @@ from profiler.measure.interference import interference_flag
 from profiler.measure.served_energy import served_figures
 from profiler.measure.served_figures import server_figures, server_flags
 from profiler.measure.served_start import ServedOutcome, ServedStart
+from profiler.measure.summary import SIMULATED
 from profiler.results.schema import Failure, Flag, NoiseFloor, SamplesRef
 
 WriteSamples = Callable[[dict[str, Any]], SamplesRef]
@@ -87,7 +88,7 @@ def _driven(
         fields["measurements"] |= server_figures(spec, servers) | served_figures(energies)
     fields["flags"] = (
         *fields["flags"],
-        *([Flag(code="simulated", text=_SIMULATED, hint=_NEVER)] if is_simulated(context) else []),
+        *([SIMULATED] if is_simulated(context) else []),
         *server_flags(spec, servers),
         *(flag for outcome in outcomes for flag in outcome.flags),
         *_interference(outcomes, noise),
@@ -95,10 +96,6 @@ def _driven(
         *energy_flags([outcome.energies for outcome in outcomes]),
     )
     return fields
-
-
-_SIMULATED = "no hardware stands behind these numbers"
-_NEVER = "never use them to judge a box"
 
 
 def _interference(outcomes: list[ServedOutcome], noise: NoiseFloor) -> list[Flag]:

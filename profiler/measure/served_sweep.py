@@ -37,6 +37,7 @@ from profiler.measure.sensing import Sensing
 from profiler.measure.served_requests import load_requests
 from profiler.measure.served_run import served_run
 from profiler.measure.served_watch import ServedWatch
+from profiler.measure.summary import SIMULATED
 from profiler.models.catalogue import ResolvedModel
 from profiler.models.formats import Formats
 from profiler.results.read import Run, read_run
@@ -240,17 +241,19 @@ class ServedSweep:
     ) -> tuple[CaseRecord, bool]:
         """Drive the server through one point; return the record it leaves, and whether it was interrupted."""
         watch = ServedWatch(sensing, self._device)
+        simulated = self.options["simulated"] or self._device.simulated or sensing.simulated
         driven = lane.driver.measure(
             spec,
             point,
             lambda columns: writer.write_samples(spec.case_id, columns),
-            simulated=self.options["simulated"] or self._device.simulated or sensing.simulated,
+            simulated=simulated,
             edge=watch.edge,
         )
         fields = driven.fields | {"spec": spec, "predicted": None, "fidelity": fidelity}
         if self.local:
             fields |= watch.fields(driven)
-        fields["flags"] = (*fields.get("flags", ()), *fidelity_flags(fidelity))
+        marked = (SIMULATED,) if simulated else ()
+        fields["flags"] = (*marked, *fields.get("flags", ()), *fidelity_flags(fidelity))
         columns = watch.columns()
         if len(columns["sensor"]):
             fields["sensor_samples"] = writer.write_samples(spec.case_id, columns, suffix=".sensors")

@@ -136,6 +136,11 @@ def _loading(outcomes: Sequence[MeasuredStart]) -> dict[str, Measurement]:
     return found
 
 
+SIMULATED = Flag(
+    code="simulated", text="no hardware stands behind these numbers", hint="never use them to judge a box"
+)
+
+
 def flags(spec: CaseSpec, outcomes: Sequence[MeasuredStart], target: float, *, simulated: bool) -> list[Flag]:
     """Return the flags that follow from the trials; interference is judged elsewhere.
 
@@ -147,8 +152,7 @@ def flags(spec: CaseSpec, outcomes: Sequence[MeasuredStart], target: float, *, s
     """
     found: list[Flag] = []
     if simulated:
-        text = "no hardware stands behind these numbers"
-        found.append(Flag(code="simulated", text=text, hint="never use them to judge a box"))
+        found.append(SIMULATED)
     if spec.slice is not None:
         text = f"{spec.slice} were run: not the model, and its output is nonsense"
         hint = "take none of its figures for the whole model's; extrapolated ones are named so"

@@ -26,6 +26,8 @@ def load_table(run: Run) -> RenderableType:
     """Return everything a person wants at the end of a load."""
     served = [case for case in run.cases if case.served is not None]
     parts: list[RenderableType] = [Text(_title(run), style="bold")]
+    if run.record.simulated:
+        parts.insert(0, Text("SIMULATED: no hardware stands behind these numbers", style="bold yellow"))
     with_slo = any(case.served is not None and case.served.slos for case in served)
     judged = any(case.served is not None and case.served.judgements for case in served)
     parts.append(_table(run.cases, with_slo=with_slo, judged=judged))

@@ -55,7 +55,7 @@ class _File:
         if isinstance(error, PermissionError):
             return Unavailable("permission", f"{self._what} may not be read by this user", self._remedy)
         if isinstance(error, FileNotFoundError):
-            return Unavailable("lost", f"{self._what} has vanished")
+            return Unavailable("lost", f"{self._what} is not there")
         if isinstance(error, OSError):
             return Unavailable("unreadable", f"{self._what} cannot be read ({error.strerror or error})")
         return Unavailable("unreadable", f"{self._what} shows no number")

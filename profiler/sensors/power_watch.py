@@ -90,10 +90,12 @@ def lines_of(infos: Sequence[SensorInfo], devices: Sequence[Device]) -> list[Lin
     names = {name: f"{one.backend}:{one.ordinal} {one.name}" for one in devices for name in names_of(one)}
     order = {name: at for at, one in enumerate(devices) for name in names_of(one)}
     readable = [info for info in infos if info.unavailable is None and info.poll_hz > 0]
-    found: dict[tuple[str, str], Line] = {}
+    found: dict[tuple[str, str, str], Line] = {}
     for kind in ENERGY_KINDS:
         for info in readable:
-            place = (info.device, info.scope)
+            # Two meters of the wall are two meters; a controller's power and energy are one.
+            meter = info.key.rpartition("/")[0] if info.scope == "wall" else ""
+            place = (info.device, info.scope, meter)
             if info.kind != kind or place in found:
                 continue
             name = names.get(info.device, info.device)
@@ -105,7 +107,13 @@ def lines_of(infos: Sequence[SensorInfo], devices: Sequence[Device]) -> list[Lin
                 if other.device == info.device and other.kind not in ENERGY_KINDS
             }
             found[place] = Line(name, info.device, info, states if info.scope != "dram" else {})
-    return sorted(found.values(), key=lambda line: order.get(line.device, len(order)))
+    lines = list(found.values())
+    names_given = [line.name for line in lines]
+    lines = [
+        replace(line, name=f"{line.name} ({line.meter.source})") if names_given.count(line.name) > 1 else line
+        for line in lines
+    ]
+    return sorted(lines, key=lambda line: order.get(line.device, len(order)))
 
 
 class PowerWatch:

@@ -76,6 +76,8 @@ class Surveyed:
     def _why_no_energy(self, reason: Unavailable) -> str:
         if reason.code == "window_too_short" and self.info.average_window_s:
             return self._averages(self.info.average_window_s)
+        if reason.code == "not_in_order":  # between the first reading that counts and the last lies no time
+            return "how accurate it is takes a longer look: --check"
         if reason.code in ("window_not_covered", "no_samples") and self.latest is not None:
             return "no new value during this look: it stands still, or is slow (--check looks longer)"
         return reason.text + (f" ({reason.remedy})" if reason.remedy else "")

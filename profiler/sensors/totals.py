@@ -42,13 +42,7 @@ def total(parts: Sequence[tuple[SensorInfo, Energy]]) -> Energy:
             text = "the windows of the parts differ; one was widened over a gap"
             reason = reason or Unavailable("not_in_order", text, "repeat the measurement")
         others = {other.key for other, _ in parts if other is not info}
-        clashing = others & {*info.overlaps, *info.shares_with}
-        if clashing or energy.scope != first.scope or info.key in others:
-            with_what = sorted(clashing)[0] if clashing else f"a {first.scope}"
-            text = (
-                f"{info.key} ({energy.scope}) is not added to {with_what}: they cover the same energy in part"
-            )
-            reason = reason or Unavailable("overlaps", text)
+        reason = reason or _overlap(info, energy.scope, first.scope, others)
     return Energy(
         joules=None if reason else joules,
         bound_j=None if reason else bound_j,
@@ -62,6 +56,16 @@ def total(parts: Sequence[tuple[SensorInfo, Energy]]) -> Energy:
         reason=reason,
         simulated=simulated,
     )
+
+
+def _overlap(info: SensorInfo, scope: str, first: str, others: set[str]) -> Unavailable | None:
+    """Return why a sensor is not added to others, or None where it may be."""
+    clashing = others & {*info.overlaps, *info.shares_with}
+    if not clashing and scope == first and info.key not in others:
+        return None
+    with_what = sorted(clashing)[0] if clashing else f"a {first}"
+    text = f"{info.key} ({scope}) is not added to {with_what}: they cover the same energy in part"
+    return Unavailable("overlaps", text)
 
 
 def net_of_idle(gross: Energy, idle: Energy) -> Energy:

@@ -28,6 +28,7 @@ def test_a_sweep_on_a_server_is_a_run_like_any_other(
     with truth_server(ttft_ms=2, gap_ms=0.2) as url:
         code = aiprof("sweep", *WHAT, *HOW, *options(url, slo="ttft_p90=60s"), "--out", str(path))
         assert code == 0
+        assert "SIMULATED" in capsys.readouterr().out
         run = read_run(path)
         assert run.complete
         assert run.record.simulated
@@ -41,7 +42,7 @@ def test_a_sweep_on_a_server_is_a_run_like_any_other(
             assert case.fidelity.verdict == "not_checked"
             assert "weights" in str(case.fidelity.reason)
             assert {check.name: check.passed for check in case.fidelity.checks}["distinct"] is True
-            assert "fidelity_not_checked" in {flag.code for flag in case.flags}
+            assert {"simulated", "fidelity_not_checked"} <= {flag.code for flag in case.flags}
             assert {"trials", "idle"} <= {record.phase for record in case.energies}
             assert "energy_per_output_token_j" in case.measurements
             assert "decode_energy_per_token_j" not in case.measurements

@@ -47,6 +47,16 @@ def test_each_part_of_the_box_has_one_line() -> None:
     assert lines[0].states == {"clock": CLOCK}
 
 
+def test_two_meters_of_the_wall_are_two_lines() -> None:
+    mine = replace(WALL, key="command:wall/power", source="command")
+    energy = replace(WALL, key="redfish:wall/energy", kind="energy_counter", unit="J")
+    lines = lines_of([WALL, energy, mine], [])
+    assert [(line.name, line.meter.key) for line in lines] == [
+        ("wall (redfish)", energy.key),
+        ("wall (command)", mine.key),
+    ]
+
+
 def test_power_stands_in_for_a_counter_that_cannot_be_read() -> None:
     closed = replace(COUNTER, unavailable=Unavailable("permission", "only root may"))
     [line] = lines_of([closed, POWER], [GPU])

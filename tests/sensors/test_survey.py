@@ -76,6 +76,13 @@ def test_a_counter_that_stands_still_is_no_accuracy() -> None:
     assert one.now is None
 
 
+def test_a_look_that_is_too_short_for_a_slow_meter_asks_for_a_longer_one() -> None:
+    rows = [(at * 10**9, at * 10**9 + 20_000_000, 400, 0) for at in range(2)]
+    wall = replace(POWER, key="redfish:1/power", scope="wall", poll_hz=1.0)
+    [one] = judge([wall], {wall.key: series(rows)})
+    assert one.accuracy() == "how accurate it is takes a longer look: --check"
+
+
 def test_nothing_is_waited_for_where_nothing_can_be_read() -> None:
     missing = replace(COUNTER, unavailable=Unavailable("permission", "only root may"))
     [one] = survey(BoxSensors((missing,), {}), seconds=1e9)
