@@ -6,8 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from profiler.results.case_spec import ParallelRecord
 from profiler.results.fields import Count, Details, Finite, Name, Positive, Seed, Text
-from profiler.results.record_base import ParallelRecord, Record
+from profiler.results.record_base import Record
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Verdict = Literal["faithful", "degraded", "wrong", "not_checked"]
