@@ -41,7 +41,7 @@ BEHAVIOURS = {
     "not-http": "something that is not HTTP",
     "no-tokens": "a complete answer without a token",
     "strict": "refuses what OpenAI's API does not have",
-    "ollama": "as Ollama: text prompts only, other fields overlooked, a role in every chunk, an empty one last",
+    "ollama": "as Ollama: text prompts, other fields overlooked, a role in each chunk, an empty one last",
 }
 
 

@@ -13,7 +13,8 @@ from profiler.backends.base import (
     DeviceMemory,
     Unavailable,
 )
-from profiler.worker.fake_engine import DEFAULTS, DEVICES
+from profiler.worker.fake_devices import DEVICES
+from profiler.worker.fake_engine import DEFAULTS
 
 _NO_SENSOR = Unavailable("simulated", "a simulated device has no sensors", "measure a real device")
 

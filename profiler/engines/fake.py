@@ -9,7 +9,8 @@ from profiler.errors import UsageError, unknown
 from profiler.models.architecture import Architecture
 from profiler.models.formats import Formats
 from profiler.worker.fake_answers import MODES
-from profiler.worker.fake_engine import DEFAULTS, DEVICES
+from profiler.worker.fake_devices import DEVICES
+from profiler.worker.fake_engine import DEFAULTS
 
 
 class FakeEngine:
