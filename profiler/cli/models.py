@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("models")
-@click.argument("model", required=False, metavar="[NAME|FOLDER|ORG/NAME]")
+@click.argument("model", required=False, metavar="[NAME|FOLDER|FILE.gguf|ORG/NAME]")
 @click.option("--precision", default="bf16", show_default=True, help="Formats of weights, compute and cache.")
 @click.option("--context", type=click.IntRange(min=1), default=4096, show_default=True, help="Tokens.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Sequences.")
@@ -34,7 +34,8 @@ def command(model: str | None, precision: str, context: int, batch: int, as_json
             _write(_catalogue_table(entries, formats))
         return
     resolved = resolve_model(model)
-    accounts = _accounts(resolved, formats, context, batch)
+    # A GGUF file has formats of its own.
+    accounts = _accounts(resolved, resolved.formats or formats, context, batch)
     if as_json:
         _write_json(accounts)
     else:
@@ -80,6 +81,7 @@ def _accounts(resolved: ResolvedModel, formats: Formats, context: int, batch: in
         "weights_digest": resolved.weights_digest,
         "architecture": asdict(arch),
         "formats": asdict(formats),
+        "details": dict(resolved.details),
         "context": context,
         "batch": batch,
         "parameters": asdict(counted) | {"total": counted.total},
@@ -143,7 +145,10 @@ def _accounts_table(accounts: dict[str, Any]) -> Table:
     table.add_column("value", overflow="fold")
     table.add_row("source", accounts["source"])
     table.add_row("weights", accounts["weights"])
-    table.add_row("formats", ", ".join(f"{name} {value}" for name, value in formats.items()))
+    named = {name: value for name, value in formats.items() if isinstance(value, str)}
+    table.add_row("formats", ", ".join(f"{name} {value}" for name, value in named.items()))
+    for kind, counted in accounts["details"].get("tensor_types", {}).items():
+        table.add_row(f"tensors in {kind}", f"{counted['tensors']}, {counted['bytes']:,} bytes")
     for part, count in accounts["parameters"].items():
         if count:
             table.add_row(f"parameters: {part.replace('_', ' ')}", f"{count:,}", end_section=part == "total")

@@ -46,7 +46,11 @@ def _challenge(_: click.Context, __: click.Parameter, text: str | None) -> str |
     "--scenario", "scenarios", multiple=True, metavar="NAME|FILE", help="Workload; see `aiprof scenarios`."
 )
 @click.option(
-    "--model", "models", multiple=True, metavar="NAME|FOLDER|ORG/NAME", help="Model; see `aiprof models`."
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|FOLDER|FILE.gguf|ORG/NAME",
+    help="Model; see `aiprof models`.",
 )
 @click.option("--engine", "engines", multiple=True, help="Software that runs the model (default: torch).")
 @click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -248,3 +249,18 @@ def test_other_things_under_that_name(tmp_path: Path) -> None:
     write_gguf(folder / "x.gguf")
     with pytest.raises(UsageError, match="give the file"):
         resolve_model(str(folder))
+
+
+def test_the_command_shows_what_a_file_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from profiler.__main__ import main
+
+    path = write_gguf(tmp_path / "m.gguf", kind_of=all_in(KINDS.Q5_K))
+    with pytest.raises(SystemExit) as ended:
+        main(["models", str(path), "--json"])
+    assert ended.value.code == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["formats"]["weight_format"] == "q5_k"
+    assert shown["weights_bytes"] == sum(each["bytes"] for each in shown["details"]["tensor_types"].values())
+    with pytest.raises(SystemExit):
+        main(["models", str(path)])
+    assert "tensors in Q5_K" in capsys.readouterr().out
