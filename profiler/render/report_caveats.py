@@ -62,4 +62,5 @@ def _single(cases: Sequence[Entry]) -> str:
     if not once:
         return ""
     which = "Every case" if once == len(cases) else f"{once} of {plural(len(cases), 'case')}"
-    return f"{which} was measured in one start or load only, which is no evidence for a purchase."
+    verb = "was" if once in (1, len(cases)) else "were"
+    return f"{which} {verb} measured in one start or load only, which is no evidence for a purchase."
