@@ -200,10 +200,10 @@ def _rows(name: str, found: list[Answered]) -> list[list[str]]:
         rows.append(
             [
                 name, f"{TICK_MS.get(name, 1.0):g}", f"{length:g}", str(len(given)),
-                str(len(own) - len(given)), f"{100 * rms(ours):.2f}",
+                str(len(own) - len(given)), f"{100 * rms(ours):.3f}",
                 f"{100 * bounds[len(bounds) // 2]:.1f}" if bounds else "-",
                 f"{100 * inside / max(1, len(given)):.1f}",
-                f"{100 * rms(zeus):.2f}" if zeus else "-",
+                f"{100 * rms(zeus):.3f}" if zeus else "-",
                 f"{rms(zeus) / rms(ours):.1f}" if zeus else "-",
             ]
         )  # fmt: skip

@@ -80,8 +80,7 @@ def power_energy(
     in_step = step_period_s is not None and _in_step(step_period_s, refresh_s)
     bound = _bound(window, reads, info, refresh_s)
     if not average_s:
-        locked_s = duration_s if in_step else min(duration_s, _LOCKED_S) if step_period_s is None else 0.0
-        bound = float(np.hypot(bound, _LOCKED * locked_s * joules / duration_s))
+        bound = float(np.hypot(bound, _LOCKED * _locked(duration_s, step_period_s, in_step) * joules))
     longest_s = float(np.diff(window.times).max())
     flags = _flags(reads.between(t0_ns, t1_ns), reads, longest_s, readings.spacing_s, info)
     if in_step:
@@ -142,6 +141,13 @@ def _bound(window: _Integrand, reads: Series, info: SensorInfo, refresh_s: float
         + info.resolution * info.scale * duration_s / 2
         + 2e-9 * float(np.median(reads.t_after_ns - reads.t_before_ns)) * float(near.max())
     )
+
+
+def _locked(duration_s: float, step_period_s: float | None, in_step: bool) -> float:
+    """Return for which part of a window steps may have been in step with the readings."""
+    if in_step:
+        return 1.0
+    return min(1.0, _LOCKED_S / duration_s) if step_period_s is None else 0.0
 
 
 def _flags(inside: Series, reads: Series, longest_s: float, spacing_s: float, info: SensorInfo) -> list[str]:

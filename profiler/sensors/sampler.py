@@ -155,8 +155,8 @@ class Sampler:
     def mark(self) -> None:
         """Say that a window begins or ends now: counters that tick fast are read densely for a moment.
 
-        The energy is then located to a tenth of a millisecond there instead of to ten. It costs the caller a
-        few microseconds and never waits; the moment may lie a millisecond or two from now. Where the sampler
+        The energy is then located to a tenth of a millisecond there instead of to ten. It costs the caller
+        some microseconds and never waits; the moment may lie a millisecond or two from now. Where the sampler
         is gone, or was told of too many edges, nothing happens, and the bound is what it would have been.
         """
         if self._child is not None:

@@ -57,33 +57,39 @@ def counter_energy(
     nodes = found.middle_ns
     flags = _read_flags(reads, t0_ns, t1_ns)
     start, end = t0_ns, t1_ns
-    usual_s = usual_interval_ns(nodes) * 1e-9
     if widen:
-        start = _outwards(nodes, t0_ns, usual_s, -1)
-        end = _outwards(nodes, t1_ns, usual_s, +1)
+        start, end = _outwards(nodes, t0_ns, -1), _outwards(nodes, t1_ns, +1)
         if (start, end) != (t0_ns, t1_ns):
             flags.append("widened")
     range_w = power_range(found, start, end)
     first = edge_at(found, start, range_w, ticks.tick_s)
     last = edge_at(found, end, range_w, ticks.tick_s)
     value = last.joules - first.joules
-    # What makes the energy at both ends more makes that between them less.
+    # A window holds most with the most at its end and the least at its beginning.
     off = max(last.most_j - first.least_j - value, value - (last.least_j - first.most_j))
     bound = off + 2 * _resolution(reads, info) * info.scale
     inside = (nodes >= start) & (nodes <= end)
-    if (np.diff(nodes) * 1e-9 > _LATE * usual_s)[_touched(nodes, start, end)].any():
-        flags.append("gap")
-    if end - start < _SHORT_TICKS * usual_s * 1e9:
-        flags.append("short_window")
-    if any(start <= moment <= end for moment in ticks.wrapped_ns):
-        flags.append("wrapped")
-    if info.scope == "module":
-        flags.append("scope_module")
+    flags += _window_flags(ticks, nodes, info, start, end)
     energy = Energy(
         value, bound, "counter_tick_interpolated", info.scope, start, end, int(inside.sum()), ticks.tick_s,
         tuple(dict.fromkeys(flags)), simulated=info.simulated,
     )  # fmt: skip
     return refuse_if_too_wide(energy, max_relative_bound)
+
+
+def _window_flags(ticks: Ticks, nodes: Integers, info: SensorInfo, start: int, end: int) -> list[str]:
+    """Return what limits a value: late ticks, few of them, wraps, what the counter covers."""
+    flags = []
+    usual_ns = usual_interval_ns(nodes)
+    if (np.diff(nodes) > _LATE * usual_ns)[_touched(nodes, start, end)].any():
+        flags.append("gap")
+    if end - start < _SHORT_TICKS * usual_ns:
+        flags.append("short_window")
+    if any(start <= moment <= end for moment in ticks.wrapped_ns):
+        flags.append("wrapped")
+    if info.scope == "module":
+        flags.append("scope_module")
+    return flags
 
 
 def refuse_if_too_wide(energy: Energy, max_relative_bound: float | None) -> Energy:
@@ -180,10 +186,10 @@ def _resolution(reads: Series, info: SensorInfo) -> int:
     return min(info.resolution, seen) if seen > 0 else info.resolution
 
 
-def _outwards(nodes: Integers, moment: int, usual_s: float, direction: int) -> int:
+def _outwards(nodes: Integers, moment: int, direction: int) -> int:
     """Return ``moment``, or where it lies in a gap the next tick in ``direction``."""
     at = int(np.clip(np.searchsorted(nodes, moment, side="right") - 1, 0, len(nodes) - 2))
-    if (nodes[at + 1] - nodes[at]) * 1e-9 <= _LATE * usual_s:
+    if nodes[at + 1] - nodes[at] <= _LATE * usual_interval_ns(nodes):
         return moment
     return int(nodes[at] if direction < 0 else nodes[at + 1])
 
