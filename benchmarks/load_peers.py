@@ -81,7 +81,7 @@ class Peer(ABC):
         """
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            tokenizer = byte_tokenizer(folder / "tokenizer", str(Path(program).with_name("python")))
+            tokenizer = small_tokenizer(folder / "tokenizer", str(Path(program).with_name("python")))
             command = self.command(program, load, f"http://127.0.0.1:{port}", tokenizer, folder)
             environment = {name: value for name, value in os.environ.items() if name not in _WITHOUT}
             environment.pop("PYTHONPATH", None)
@@ -237,12 +237,13 @@ class GuideLLM(Peer):
 PEERS: tuple[Peer, ...] = (AIPerf(), InferencePerf(), VllmBench(), GuideLLM())
 
 
-def byte_tokenizer(folder: Path, python: str) -> str:
-    """Write a tokenizer of single bytes with the peer's own library: no download."""
+def small_tokenizer(folder: Path, python: str) -> str:
+    """Write a tokenizer of bytes and the server's word " the" with the peer's own library: no download."""
     script = (
         "import sys, json; from tokenizers import Tokenizer, models, pre_tokenizers, decoders;"
-        "alphabet = sorted(pre_tokenizers.ByteLevel.alphabet());"
-        "t = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(['</s>', *alphabet])}, merges=[]));"
+        r"merges = [('\u0120', 't'), ('\u0120t', 'h'), ('\u0120th', 'e')];"
+        "tokens = ['</s>', *sorted(pre_tokenizers.ByteLevel.alphabet()), *map(''.join, merges)];"
+        "t = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(tokens)}, merges=merges));"
         "t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False);"
         "t.decoder = decoders.ByteLevel(); t.save(sys.argv[1] + '/tokenizer.json');"
         "json.dump({'tokenizer_class': 'PreTrainedTokenizerFast', 'eos_token': '</s>',"
