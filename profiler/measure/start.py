@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from statistics import median
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -21,10 +22,20 @@ from profiler.measure.repeated_prompt import repeat_prompt, reserve_s
 from profiler.measure.speculation import speculation_of_trials
 from profiler.measure.start_energy import StartEnergy
 from profiler.measure.start_watch import StartWatch
+from profiler.measure.stats import LOOKS
 from profiler.measure.steady import WarmUp, flags_after
-from profiler.measure.stop import Decision, decide, judged_times, least_measured_s
+from profiler.measure.stop import (
+    MOST_TRIALS_PER_CASE,
+    Decision,
+    decide,
+    judged_times,
+    least_measured_s,
+    too_many_trials,
+)
 from profiler.results.schema import MemoryReadings, StartRecord, TrialRecord
 
+# How often a long row of trials is judged: it takes time that grows with the row.
+_JUDGED_EVERY_S = 0.5
 # Kept back from the trials for the second probe and for ending the worker.
 CLOSING_S = 1.0
 
@@ -57,6 +68,8 @@ class _Start:
         self.index = index
         self.deadline = context.clock.now() + seconds
         self.seconds = seconds
+        # Each start may be repeated once.
+        self.most_trials = MOST_TRIALS_PER_CASE // (2 * context.starts)
         self.stage = "start"
         self.trials: list[TrialRecord] = []
         self.stamps: list[list[int] | None] = []
@@ -183,43 +196,58 @@ class _Start:
 
     def _warm_up(self) -> WarmUp:
         """Run trials until they are steady or their share of the time is used up."""
-        warm_up = WarmUp(WARM_UP_SHARE * self.seconds)
+        warm_up = WarmUp(WARM_UP_SHARE * self.seconds, most_trials=self.most_trials // 2)
         number = 0
         while True:
             number += 1
             trial = self._trial(warm_up=True)
             self._emit_trial(number, trial, None)
             if warm_up.add(trial.e2e_s) != "warming":
+                soak_s, left = self.context.soak_s, self.most_trials - number
+                refusal = None if soak_s is None else too_many_trials(soak_s, median(warm_up.times), left)
+                if refusal is not None:
+                    raise StartFailedError("unsupported", self.stage, refusal)
                 return warm_up
 
     def _trials(self) -> Decision:
         """Run measured trials until both phases are known well enough, or the time is up."""
-        context, began = self.context, self.context.clock.now()
+        clock, soak_s = self.context.clock, self.context.soak_s
+        began = judged = clock.now()
         measured: list[TrialRecord] = []
-        least_s = least_measured_s(self.seconds, WARM_UP_SHARE)
+        measured_s, least_s = 0.0, least_measured_s(self.seconds, WARM_UP_SHARE)
         while True:
             trial = self._trial(warm_up=False)
             measured.append(trial)
+            measured_s += trial.e2e_s
             # Two trials are made whatever the time, or there would be no interval at all.
-            kept_s = CLOSING_S + self.power.reserve_s
-            if self.index == 0:
-                kept_s += reserve_s(trial, context.spec.output_tokens, self.seconds)
-            left = self.deadline - kept_s - context.clock.now() if len(measured) > 1 else None
-            if context.soak_s is not None and left is not None:
-                left = began + context.soak_s - context.clock.now()
-            decisions = [
-                decide(times, context.target_relative_half_width, left, trial.e2e_s)
-                for times in judged_times(measured)
-            ]
-            worst = max(decisions, key=lambda decision: decision.estimate.relative_half_width or 0.0)
+            left = self._left_s(trial, began) if len(measured) > 1 else None
+            over = left is not None and left < trial.e2e_s
+            full = len(self.trials) >= self.most_trials
+            if soak_s is not None:
+                last = over
+            else:
+                last = len(measured) >= LOOKS[-1] and (over or full or measured_s >= least_s)
+            if last or len(measured) <= LOOKS[-1] or clock.now() - judged >= _JUDGED_EVERY_S:
+                decisions = [
+                    decide(times, self.context.target_relative_half_width, left, trial.e2e_s)
+                    for times in judged_times(measured)
+                ]
+                worst = max(decisions, key=lambda decision: decision.estimate.relative_half_width or 0.0)
+                judged = clock.now()
             self._emit_trial(len(measured), trial, worst.estimate.relative_half_width)
-            if context.soak_s is not None:
-                if left is not None and left < trial.e2e_s:
-                    return worst
-            elif all(decision.stop for decision in decisions):
-                measured_s = sum(one.e2e_s for one in measured)
-                if measured_s >= least_s or (left is not None and left < trial.e2e_s):
-                    return worst
+            settled = soak_s is None and all(decision.stop for decision in decisions)
+            if last or (settled and (over or measured_s >= least_s)):
+                return worst
+
+    def _left_s(self, trial: TrialRecord, began: float) -> float:
+        """Return the time left for trials: of the soak, or of the start less what comes after them."""
+        now = self.context.clock.now()
+        if self.context.soak_s is not None:
+            return began + self.context.soak_s - now
+        kept_s = CLOSING_S + self.power.reserve_s
+        if self.index == 0:
+            kept_s += reserve_s(trial, self.context.spec.output_tokens, self.seconds)
+        return self.deadline - kept_s - now
 
     def _trial(self, *, warm_up: bool) -> TrialRecord:
         """Run one complete prefill and decode with token ids never used before."""

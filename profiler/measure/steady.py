@@ -219,13 +219,16 @@ class WarmUp:
         status: what the last :meth:`add` returned.
     """
 
-    def __init__(self, budget_s: float, block_s: float = MIN_BLOCK_S) -> None:
+    def __init__(
+        self, budget_s: float, block_s: float = MIN_BLOCK_S, *, most_trials: float = math.inf
+    ) -> None:
         if not budget_s > 0 or not block_s > 0:
             raise ValueError(
                 f"warm-up needs a positive budget and block length, got {budget_s} and {block_s}"
             )
         self.budget_s = budget_s
         self.block_s = block_s
+        self.most_trials = most_trials
         self.times: list[float] = []
         self.elapsed_s = 0.0
         self.blocks: list[float] = []
@@ -257,7 +260,7 @@ class WarmUp:
             if self._is_steady():
                 self.status = "steady"
                 return self.status
-        if self.elapsed_s >= self.budget_s:
+        if self.elapsed_s >= self.budget_s or len(self.times) >= self.most_trials:
             self.status = "out_of_time"
         return self.status
 

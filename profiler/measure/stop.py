@@ -30,6 +30,9 @@ LEAST_MEASURED_S = 8.0
 Twenty trials of 0.1 s last two seconds, over which a warm-up of several seconds looks constant.
 """
 
+MOST_TRIALS_PER_CASE = 150_000
+"""The record of a case holds every trial, about 400 bytes each, and readers accept 64 MiB of it."""
+
 StopReason = Literal["target_reached", "last_look", "out_of_time", "between_looks", "too_wide"]
 
 STOPPING = ("target_reached", "last_look", "out_of_time")
@@ -81,6 +84,23 @@ def least_measured_s(start_s: float, share: float) -> float:
         share: part of it that warm-up may take.
     """
     return min(LEAST_MEASURED_S, share * start_s)
+
+
+def too_many_trials(soak_s: float, trial_s: float, most: int) -> str | None:
+    """Return why a soak would make more trials than can be recorded, or None: better known before than after.
+
+    Args:
+        soak_s: how long the trials are to be held.
+        trial_s: what one takes.
+        most: how many can be recorded.
+    """
+    if soak_s <= most * trial_s:
+        return None
+    return (
+        f"a trial takes {1e3 * trial_s:.2g} ms: a soak of {soak_s:.0f} s would make "
+        f"{soak_s / trial_s:,.0f} of them, {most:,} can be recorded; take a longer workload (--scenario, a "
+        "higher --concurrency)"
+    )
 
 
 def _settled(times: ArrayLike, target: float) -> bool:
