@@ -64,6 +64,32 @@ def test_the_truth_lies_inside_the_bound_in_99_percent_of_windows_and_profiles()
     assert np.median(relative) <= 0.03
 
 
+def straight_line(reads: Series, begin_s: float, end_s: float) -> float:
+    """Energy by nothing but lines from tick to tick."""
+    ticks = find_ticks(reads, COUNTER)
+    middle_s = (ticks.lo_ns + ticks.hi_ns) / 2e9
+    begin, end = np.interp([begin_s, end_s], middle_s, ticks.joules)
+    return float(end - begin)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tick_s", [0.02, 0.05, 0.1])
+def test_no_kind_of_power_is_known_worse_than_by_straight_lines(kind: str, tick_s: float) -> None:
+    """A single step between two ticks is found; power that goes up and down within one is no such step."""
+    rng = np.random.default_rng(SEED)
+    ours, lines = [], []
+    for _ in range(150):
+        profile = random_profile(rng, kind, 5.0)
+        reads = Meter(tick_s=tick_s, jitter=0.01).counter(rng, profile, 4.0)
+        begin_s = float(rng.uniform(1.2, 1.7))
+        energy = window(reads, begin_s, begin_s + 0.5, widen=False)
+        assert energy.joules is not None
+        truth = profile.joules(begin_s, begin_s + 0.5)
+        ours.append(energy.joules / truth - 1)
+        lines.append(straight_line(reads, begin_s, begin_s + 0.5) / truth - 1)
+    assert np.sqrt(np.mean(np.square(ours))) <= 1.1 * np.sqrt(np.mean(np.square(lines)))
+
+
 @given(
     seed=st.integers(0, 2**32 - 1),
     kind=st.sampled_from(KINDS),
