@@ -18,6 +18,11 @@ _OPTIONS = (
     click.option("--url", "urls", multiple=True, metavar="URL", help="Engine endpoint: the server."),
     click.option("--slo", "slos", multiple=True, metavar="ttft_p99=0.5s", help="Limit of loads on a server."),
     click.option(
+        "--slo-preset",
+        metavar="mlperf-llama3.1-8b",
+        help="Engines vllm and endpoint: limits of an MLPerf model; any other name lists them.",
+    ),
+    click.option(
         "--search",
         type=click.Choice(["concurrency", "rate"]),
         is_flag=False,
@@ -40,9 +45,18 @@ def with_load_flags(command: Command) -> Command:
 def fold_load_flags(flags: dict[str, Any]) -> None:
     """Turn the flags of loads into options of the engine, as which they travel and are checked.
 
+    A preset travels as its limits: a run keeps them when it is resumed, whatever the preset says then.
+
     Raises:
-        UsageError: an option is given in both ways.
+        UsageError: an option is given in both ways, or the preset or a limit beside it cannot be understood.
     """
+    preset = flags.pop("slo_preset")
+    if preset is not None:
+        if "slo" in (flags.get("engine_options") or {}):
+            raise UsageError("--slo-preset and --engine-option slo=…: give one (--slo goes with a preset)")
+        from profiler.load.slo_presets import slos_of
+
+        flags["slos"] = tuple(map(str, slos_of(flags["slos"], preset)))
     names = {"urls": "url", "slos": "slo", "search": "search", "low": "from", "high": "to"}
     options = dict(flags.get("engine_options") or {})
     for name, option in names.items():

@@ -20,6 +20,7 @@ from profiler.render.report_cases import box_section, cases_section, limits_sect
 from profiler.render.report_energy import box_table, devices_table, energy_table
 from profiler.render.report_judge import StartsJudge
 from profiler.render.report_loads import loads_table
+from profiler.render.report_searches import judged_table, search_sentences
 from profiler.render.report_subjects import Entry, Family, Subject, collect, families
 from profiler.render.report_view import Facts, Figure, Report, Section, listed, plural, shorten
 from profiler.results.read import Run
@@ -106,10 +107,12 @@ def _report(
     cost, gate, predicted = asked
     subjects, entries = collect(runs)
     grouped = families(entries)
+    searched = search_sentences(subjects, entries)
+    answer = answer_section(grouped, subjects, judge or StartsJudge())
     sections: list[Section | None] = [
-        answer_section(grouped, subjects, judge or StartsJudge()),
+        replace(answer, lead=(*searched, *answer.lead)),
         gate,
-        *_speed_sections(grouped, entries, interactive=interactive),
+        *_speed_sections(grouped, entries, searched, interactive=interactive),
         *_resource_sections(grouped, entries, interactive=interactive),
         cost,
         predicted,
@@ -134,7 +137,7 @@ def _report(
 
 
 def _speed_sections(
-    grouped: Sequence[Family], entries: Sequence[Entry], *, interactive: bool
+    grouped: Sequence[Family], entries: Sequence[Entry], searched: tuple[str, ...], *, interactive: bool
 ) -> tuple[Section, ...]:
     return (
         _figure_section(
@@ -158,21 +161,31 @@ def _speed_sections(
             trade_figure(grouped, interactive=interactive),
             _ONE_BATCH,
         ),
-        _latency_section(grouped, interactive=interactive),
+        _latency_section(grouped, entries, searched, interactive=interactive),
     )
 
 
-def _latency_section(grouped: Sequence[Family], *, interactive: bool) -> Section:
-    """Requests of loads, and trials of cases that run in step."""
+def _latency_section(
+    grouped: Sequence[Family], entries: Sequence[Entry], lead: tuple[str, ...], *, interactive: bool
+) -> Section:
+    """Requests of loads with what they were judged by, and trials of cases that run in step."""
     offline = [family for family in grouped if family.over == "batch"]
     found = (
         requests_figure(grouped, interactive=interactive),
         latency_figure(offline, interactive=interactive),
     )
     figures = tuple(figure for figure in found if figure is not None)
-    tables = tuple(table for table in (loads_table(grouped),) if table.rows)
+    tables = tuple(table for table in (loads_table(grouped), judged_table(entries)) if table.rows)
     empty = "" if figures or tables else _NO_LATENCIES
-    return Section("latency", "How latencies scatter", "Latency", empty=empty, figures=figures, tables=tables)
+    return Section(
+        "latency",
+        "How latencies scatter",
+        "Latency",
+        lead=lead,
+        empty=empty,
+        figures=figures,
+        tables=tables,
+    )
 
 
 def _resource_sections(

@@ -18,6 +18,7 @@ from profiler.errors import UsageError
 from profiler.load.ceiling import ClientCost
 from profiler.load.search import Search
 from profiler.measure import prepare, served_search, served_start
+from profiler.measure.request import SweepRequest
 from profiler.measure.served_search import _highest
 from profiler.results.read import read_run
 from profiler.results.schema import EngineRecord, NoiseFloor
@@ -119,6 +120,44 @@ def test_a_dry_run_states_the_hours(tmp_path: Path, capsys: pytest.CaptureFixtur
     )
 
 
+def test_a_preset_of_limits_travels_as_its_limits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = (
+        *what(tmp_path),
+        "--slo-preset",
+        "mlperf-llama3.1-8b",
+        "--slo",
+        "tpot_p99=50ms",
+        "--dry-run",
+        "--json",
+    )
+    assert aiprof("sweep", *flags) == 0
+    search = json.loads(capsys.readouterr().out)["settings"]["search"]
+    assert search["slos"] == ["tpot_p99=0.05s", "ttft_p99=2s"]
+    # The command of the record holds the limits, and a run goes on with them.
+    use_stand_in(tmp_path, monkeypatch)
+    (tmp_path / "more").mkdir()
+    monkeypatch.chdir(tmp_path / "more")
+    write_model(tmp_path / "more")
+    preset = ("--slo-preset", "mlperf-llama2-70b")
+    flags = ("--engine", "vllm", "--model", "./tiny", *HOW, *FAST, "--concurrency", "1", "--concurrency", "2")
+    assert aiprof("sweep", *flags, *preset, "--out", "run") == 0
+    capsys.readouterr()
+    run = read_run(Path("run"))
+    assert (
+        SweepRequest.from_arguments(run.record.command).engine_options["slo"] == "ttft_p99=2s,tpot_p99=0.2s"
+    )
+    assert [one.served.slos for one in run.cases if one.served] == [("ttft_p99=2s", "tpot_p99=0.2s")] * 2
+    lines = Path("run/cases.jsonl").read_bytes().splitlines(keepends=True)
+    Path("run/cases.jsonl").write_bytes(lines[0])
+    Path("run", CHECKSUMS_FILE).unlink()
+    assert aiprof("sweep", "--resume", "run", "--quiet", "--slo-preset", "mlperf-llama3.1-8b", *FAST) == 2
+    assert "was made with other flags" in capsys.readouterr().err
+    assert aiprof("sweep", "--resume", "run", "--quiet", *preset, *FAST) == 0
+    assert len(read_run(Path("run")).cases) == 2
+
+
 def test_the_search_ends_where_memory_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,6 +251,9 @@ def test_a_rate_finds_as_many_seats_as_fit_and_ends_where_the_client_does(
     [
         (("--search", "--concurrency", "2", *LIMITS), "--search chooses the load itself"),
         (("--search",), "--search needs limits of percentiles"),
+        (("--slo-preset", "mlperf-llama3.1-8"), "mlperf-llama3.1-8b"),
+        (("--slo-preset", "mlperf-llama3.1-8b", "--engine-option", "slo=e2e=1s"), "give one"),
+        (("--slo-preset", "mlperf-llama3.1-8b", "--concurrency", "2", "--search"), "chooses the load itself"),
         (("--search", "rate", "--from", "1e5", "--to", "1e6", *LIMITS), "the client can drive"),
         (("--search", "rate", "--concurrency", "2", *LIMITS), "leave out --concurrency"),
         (("--search", "rate", "--budget", "9s", *LIMITS), "requests/s has up to"),
@@ -241,6 +283,8 @@ def test_engines_without_a_server_refuse_in_one_line(engine: str, capsys: pytest
     assert f"engine {engine} makes no loads" in error
     assert "aiprof load URL --search concurrency" in error
     assert len(error.splitlines()) == 1
+    assert aiprof("sweep", *what, "--slo-preset", "mlperf-llama3.1-8b") == 2
+    assert f"engine {engine} makes no loads" in capsys.readouterr().err
 
 
 def test_users_of_a_search_are_whole_numbers_however_the_flag_writes_them() -> None:
