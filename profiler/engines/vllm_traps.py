@@ -18,6 +18,7 @@ SCRIPT = Path(__file__).resolve().parent.parent / "worker" / "vllm_check.py"
 TIMEOUT_S = 180.0
 LONGEST = 1000
 _BUILDS = {"cuda": "+cu", "rocm": "+rocm"}
+_ASCEND_PACKAGES = ("vllm-ascend", "torch-npu")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def environment_in(stdout: str, stderr: str, python: str, devices: Sequence[Devi
         own = tuple(
             Trap(shown(one["code"]), shown(one["text"]), shown(one["remedy"])) for one in found["traps"]
         )
-        traps = (*_wrong_build(found, devices), *own)
+        traps = (*_wrong_build(found, devices), *_without_plugin(found, devices), *own)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         last = (stderr.strip().splitlines() or ["no word"])[-1]
         raise UsageError(
@@ -138,3 +139,20 @@ def _wrong_build(found: dict[str, Any], devices: Sequence[Device]) -> list[Trap]
         text = f"its PyTorch {torch} was built for {built}, and the box has {accelerators[0].name}"
         return [Trap("wrong_build", text, "install the build for these devices")]
     return []
+
+
+def _without_plugin(found: dict[str, Any], devices: Sequence[Device]) -> list[Trap]:
+    """Return what is missing for vLLM to see the Ascend NPUs of this box: a plugin and PyTorch's adapter."""
+    npus = [device for device in devices if device.backend == "ascend" and not device.simulated]
+    if not npus or not found.get("vllm") or found.get("cpu_build"):
+        return []
+    there = found["ascend"]
+    missing = [name for name in _ASCEND_PACKAGES if not there.get(name)]
+    if not missing:
+        return []
+    text = f"the box has {shown(npus[0].name)}, which vLLM does not see without {' and '.join(missing)}"
+    remedy = (
+        f"pip install {' '.join(missing)} in the versions that vllm-ascend names for vLLM "
+        f"{shown(found['vllm'])} and for the CANN of this box, or use its container image"
+    )
+    return [Trap("no_ascend_plugin", text, remedy)]

