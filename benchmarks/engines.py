@@ -104,7 +104,7 @@ class Ours:
 
     def bandwidth(self) -> float:
         """The probe that brackets every case of a sweep, in bytes/s."""
-        request = {"kind": "read_bandwidth", "device": "cpu", "bytes": 1 << 29, "repeats": 3}
+        request: dict[str, Any] = {"kind": "read_bandwidth", "device": "cpu", "bytes": 1 << 29, "repeats": 3}
         return float(max(self.worker.request("probe", TIMEOUT_S, **request)["bytes_per_s"]))
 
 

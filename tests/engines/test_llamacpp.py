@@ -114,7 +114,7 @@ def test_its_logits_are_those_of_the_torch_engine_on_the_weights_of_the_fidelity
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     prompts = [[(7 * at + row) % arch.vocab_size for at in range(30)] for row in range(2)]
     forced = [[(11 * at) % arch.vocab_size for at in range(5)], None]
-    asked = {"prompt_ids": prompts, "output_tokens": 6, "forced_ids": forced, "top": 5}
+    asked: dict[str, Any] = {"prompt_ids": prompts, "output_tokens": 6, "forced_ids": forced, "top": 5}
     expected = scored(tmp_path, "torch", sys.executable, arch, asked)
     found = scored(tmp_path, "llamacpp", PYTHON, arch, asked | {"score_ids": expected["ids"]})
     assert found["tokens"] == expected["tokens"]
@@ -171,7 +171,12 @@ def test_a_file_of_ones_own_is_run_as_it_is(tmp_path: Path, family: str) -> None
     assert found.formats is not None
     prompt = [(7 * at) % arch.vocab_size for at in range(30)]
     every = [[list(range(arch.vocab_size))]]
-    asked = {"prompt_ids": [prompt], "output_tokens": 1, "forced_ids": [[]], "score_ids": every}
+    asked: dict[str, Any] = {
+        "prompt_ids": [prompt],
+        "output_tokens": 1,
+        "forced_ids": [[]],
+        "score_ids": every,
+    }
     logits = {}
     for engine, python, formats in (
         ("torch", sys.executable, formats_for("fp32")), ("llamacpp", PYTHON, found.formats)

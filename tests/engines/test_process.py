@@ -29,7 +29,7 @@ ARCHITECTURE = {
     "tied_embeddings": True,
     "experts": None,
 }
-LOAD = {
+LOAD: dict[str, Any] = {
     "architecture": ARCHITECTURE,
     "weights": {"kind": "random", "seed": 0},
     "formats": {"weight_format": "bf16", "compute_dtype": "bf16", "kv_dtype": "bf16"},
