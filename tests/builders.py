@@ -77,14 +77,28 @@ def make_prediction(**changes: Any) -> Prediction:
     return Prediction(**fields | changes)
 
 
+def make_ceilings() -> tuple[Ceiling, ...]:
+    """Return the read bandwidth and the matrix rate of the device that runs are made on."""
+    bandwidth = Measurement(
+        value=20e9, unit="bytes/s", ci95=(19e9, 21e9), n=10, method="median of probes", scope="within_process"
+    )
+    return (
+        Ceiling(device_key=DEVICE_KEY, name="read_bandwidth", ceiling_method="read", measurement=bandwidth),
+        Ceiling(
+            device_key=DEVICE_KEY,
+            name="matrix_flops:bf16",
+            ceiling_method="multiply",
+            measurement=Measurement(value=8e11, unit="FLOP/s", n=5, method="best reading", scope="device"),
+            engine="torch",
+        ),
+    )
+
+
 def make_run_record(
     specs: tuple[CaseSpec, ...] | None = None, skipped: tuple[SkippedCase, ...] = (), **changes: Any
 ) -> RunRecord:
     """Return ``run.json`` of a one-device run that plans ``specs`` (by default one case)."""
     specs = (make_spec(),) if specs is None else specs
-    bandwidth = Measurement(
-        value=20e9, unit="bytes/s", ci95=(19e9, 21e9), n=10, method="median of probes", scope="within_process"
-    )
     fields: dict[str, Any] = {
         "run_id": digest("run")[:32],
         "created_utc": CREATED_UTC,
@@ -117,20 +131,7 @@ def make_run_record(
                 tolerance=0.05,
             ),
         ),
-        "ceilings": (
-            Ceiling(
-                device_key=DEVICE_KEY, name="read_bandwidth", ceiling_method="read", measurement=bandwidth
-            ),
-            Ceiling(
-                device_key=DEVICE_KEY,
-                name="matrix_flops:bf16",
-                ceiling_method="multiply",
-                measurement=Measurement(
-                    value=8e11, unit="FLOP/s", n=5, method="best reading", scope="device"
-                ),
-                engine="torch",
-            ),
-        ),
+        "ceilings": make_ceilings(),
         "settings": PlanSettings(
             preset="quick",
             budget_s=300.0,

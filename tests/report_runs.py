@@ -85,6 +85,26 @@ def trials(spec: CaseSpec, count: int = 6) -> tuple[TrialRecord, ...]:
     )
 
 
+def _device(key: str, name: str, speed: float, *, simulated: bool) -> tuple[DeviceRecord, Ceiling]:
+    device = DeviceRecord(
+        key=key,
+        backend="cuda",
+        name=name,
+        memory_total_bytes=2**30,
+        simulated=simulated,
+        verified="never run on real hardware",
+        details={},
+        facts={},
+    )
+    ceiling = Ceiling(
+        device_key=key,
+        name="read_bandwidth",
+        ceiling_method="read",
+        measurement=measurement(20e9 * speed, "bytes/s"),
+    )
+    return device, ceiling
+
+
 def write_box(
     path: Path,
     name: str,
@@ -105,22 +125,7 @@ def write_box(
         for scenario, output in (("decode-128", 128), ("prefill-512", 1))
         for batch in batches
     ]
-    device = DeviceRecord(
-        key=key,
-        backend="cuda",
-        name=name,
-        memory_total_bytes=2**30,
-        simulated=simulated,
-        verified="never run on real hardware",
-        details={},
-        facts={},
-    )
-    ceiling = Ceiling(
-        device_key=key,
-        name="read_bandwidth",
-        ceiling_method="read",
-        measurement=measurement(20e9 * speed, "bytes/s"),
-    )
+    device, ceiling = _device(key, name, speed, simulated=simulated)
     broken = make_spec(device_key=key, batch=512)
     skipped = SkippedCase(spec=make_spec(device_key=key, batch=1024), reason="needs 3.0 GiB more memory")
     record = make_run_record(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from profiler import __version__
-from profiler.backends.base import Device
+from profiler.backends.base import BackendReport, Device
 from profiler.engines.endpoint import EndpointEngine
 from profiler.measure.prepare import Selection
 from profiler.measure.sensing import Sensing
@@ -48,7 +48,6 @@ def served_run(
         simulated: whether the server is not real.
     """
     (model,) = selection.models.values()
-    report = selection.reports.get(device.backend)
     # Whose server it is stays out of the record; on resume it is given again.
     options = {key: text for key, text in selection.request.engine_options.items() if key != "url"}
     return RunRecord(
@@ -58,18 +57,7 @@ def served_run(
         command=replace(selection.request, engine_options=options).to_arguments(),
         seed=selection.request.seed,
         box=Box.here(),
-        devices=(
-            DeviceRecord(
-                key=device.key,
-                backend=device.backend,
-                name=device.name,
-                memory_total_bytes=device.memory_total_bytes,
-                simulated=device.simulated,
-                verified=SEEN if report is None else report.verified,
-                details=dict(device.details),
-                facts={} if report is None else dict(report.facts),
-            ),
-        ),
+        devices=(_device_record(device, selection.reports.get(device.backend)),),
         engines=(
             EngineRecord(
                 name=EndpointEngine.name,
@@ -95,4 +83,17 @@ def served_run(
         simulated=simulated or device.simulated or sensing.simulated,
         sensors=sensing.records(),
         baselines=sensing.baselines(),
+    )
+
+
+def _device_record(device: Device, report: BackendReport | None) -> DeviceRecord:
+    return DeviceRecord(
+        key=device.key,
+        backend=device.backend,
+        name=device.name,
+        memory_total_bytes=device.memory_total_bytes,
+        simulated=device.simulated,
+        verified=SEEN if report is None else report.verified,
+        details=dict(device.details),
+        facts={} if report is None else dict(report.facts),
     )

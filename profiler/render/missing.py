@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from profiler.results.schema import CaseRecord
 
 
-def missing_in(cases: Iterable[CaseRecord]) -> tuple[tuple[str, str], ...]:
-    """Return what could not be measured in any case, those with the same reason together."""
+def missing_in(cases: Iterable[CaseRecord]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return (names of metrics, reasons) of what no case has, those with the same reasons together."""
     reasons: dict[str, dict[str, None]] = {}
     measured: set[str] = set()
     for case in cases:
@@ -17,8 +17,8 @@ def missing_in(cases: Iterable[CaseRecord]) -> tuple[tuple[str, str], ...]:
                 reasons.setdefault(name, {})[measurement.reason or ""] = None
             else:
                 measured.add(name)
-    together: dict[str, list[str]] = {}
+    together: dict[tuple[str, ...], list[str]] = {}
     for name, texts in reasons.items():
         if name not in measured:
-            together.setdefault("; ".join(texts), []).append(name)
-    return tuple((", ".join(names), reason) for reason, names in together.items())
+            together.setdefault(tuple(texts), []).append(name)
+    return [(", ".join(names), found) for found, names in together.items()]

@@ -8,6 +8,7 @@ from typing import Final
 
 from profiler.render.cells import full_label, label, weights_words
 from profiler.render.charts_roofline import ceiling_label
+from profiler.render.missing import missing_in
 from profiler.render.report_fidelity import fidelity_table
 from profiler.render.report_numbers import Unit, figure, measured_cell, rate_text, unit_for
 from profiler.render.report_subjects import Entry, format_label
@@ -178,8 +179,8 @@ def _missing(entries: Sequence[Entry]) -> Table:
     subjects = {entry.subject.index: entry.subject for entry in entries}
     for index, subject in sorted(subjects.items()):
         own = [entry for entry in entries if entry.subject.index == index]
-        for names, reason in _without_value(own):
-            together.setdefault((names, reason), []).append(subject.label)
+        for names, reasons in missing_in(entry.case for entry in own):
+            together.setdefault((names, listed(reasons)), []).append(subject.label)
     rows = [
         Row(
             (
@@ -192,23 +193,6 @@ def _missing(entries: Sequence[Entry]) -> Table:
     ]
     columns = (Column("metrics"), Column("reason"), Column("where"))
     return Table("missing", "Measured in no case", columns, tuple(rows))
-
-
-def _without_value(entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    """Return (names of metrics, reason) for metrics that none of ``entries`` has."""
-    reasons: dict[str, dict[str, None]] = {}
-    measured: set[str] = set()
-    for entry in entries:
-        for name, measurement in entry.case.measurements.items():
-            if measurement.value is None:
-                reasons.setdefault(name, {})[measurement.reason or ""] = None
-            else:
-                measured.add(name)
-    together: dict[str, list[str]] = {}
-    for name, texts in reasons.items():
-        if name not in measured:
-            together.setdefault(listed(list(texts)), []).append(name)
-    return [(", ".join(names), reason) for reason, names in together.items()]
 
 
 def box_section(runs: Sequence[Run]) -> Section:

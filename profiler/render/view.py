@@ -149,7 +149,7 @@ def run_view(run: Run) -> RunView:
         ),
         flags=flags,
         skipped=tuple(_skipped(case) for case in record.skipped),
-        missing=missing_in(run.cases),
+        missing=tuple((names, "; ".join(reasons)) for names, reasons in missing_in(run.cases)),
         simulated=record.simulated,
     )
 

@@ -25,8 +25,6 @@ _SHARP = 0.25
 _LOOSE = 0.4
 # Powers that differ by no more than this factor are one; what a mean over loose ticks is taken over.
 _ALIKE = 1.2
-# The same power over two ticks in a row, whose moments are known to a few per cent.
-_STEADY = 1.05
 _LONG_TICKS = 5.0
 
 Booleans = NDArray[np.bool_]
@@ -137,7 +135,7 @@ def _likely(lo: Floats, hi: Floats, joules: Floats, tick_s: float | None) -> tup
     sharp = None if tick_s is None else _well_known_after(times, loose, at)
     if sharp is None or tick_s is None:
         mean = _power(times, joules, at)
-        if not loose[max(0, at - 2) : at + 4].any() and _steady_around(times, joules, at):
+        if not loose[max(0, at - 1) : at + 3].any() and 0 < at < len(times) - 2:
             return _kinked(times, joules, at, _power(times, joules, at - 1)), mean
         value = float(joules[at]) - mean * float(times[at])
         return value, mean if loose.all() or not loose[at : at + 2].any() else None
@@ -149,19 +147,6 @@ def _likely(lo: Floats, hi: Floats, joules: Floats, tick_s: float | None) -> tup
     if times[sharp - 1] > 0:
         return float(joules[sharp - 1]) - regular_w * float(times[sharp - 1]), None
     return _kinked(times, joules, sharp - 1, earlier_w), None
-
-
-def _steady_around(times: Floats, joules: Floats, at: int) -> bool:
-    """Return whether the power was the same over two ticks before an interval, and over two after it.
-
-    Power that goes up and down within a tick leaves means that differ, too; a single change is no
-    explanation of it, and taking it for one is worse than the straight line.
-    """
-    if not 2 <= at < len(times) - 3:
-        return False
-    pairs = (at - 2, at - 1), (at + 1, at + 2)
-    powers = [sorted(_power(times, joules, one) for one in pair) for pair in pairs]
-    return all(high <= _STEADY * low for low, high in powers)
 
 
 def _kinked(times: Floats, joules: Floats, at: int, before_w: float) -> float:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fakes.power import Profile
 from hypothesis import given
 from hypothesis import strategies as st
 from simulated_reads import COUNTER, KINDS, Meter, random_profile
@@ -88,6 +89,29 @@ def test_no_kind_of_power_is_known_worse_than_by_straight_lines(kind: str, tick_
         ours.append(energy.joules / truth - 1)
         lines.append(straight_line(reads, begin_s, begin_s + 0.5) / truth - 1)
     assert np.sqrt(np.mean(np.square(ours))) <= 1.1 * np.sqrt(np.mean(np.square(lines)))
+
+
+@pytest.mark.parametrize("ripple", [0.0, 0.15])
+@pytest.mark.parametrize("tick_s", [0.05, 0.1])
+def test_windows_that_begin_and_end_with_their_work_are_known_better_than_by_lines(
+    tick_s: float, ripple: float
+) -> None:
+    """Work of about a second between rests, steady or with steps as those of decoding."""
+    rng = np.random.default_rng(SEED)
+    ours, lines = [], []
+    for _ in range(150):
+        begin_s = 1.5 + float(rng.uniform(0.0, tick_s))
+        end_s = begin_s + float(rng.uniform(0.8, 1.2))
+        moments = np.cumsum([begin_s, *rng.uniform(0.01, 0.04, 100)])
+        work = [(float(at), 500.0 * (1 + (-1) ** n * ripple)) for n, at in enumerate(moments) if at < end_s]
+        profile = Profile([(0.0, 100.0), *work, (end_s, 100.0)])
+        reads = Meter(tick_s=tick_s, jitter=0.01).counter(rng, profile, 4.0)
+        energy = window(reads, begin_s, end_s, widen=False)
+        assert energy.joules is not None
+        truth = profile.joules(begin_s, end_s)
+        ours.append(energy.joules / truth - 1)
+        lines.append(straight_line(reads, begin_s, end_s) / truth - 1)
+    assert np.sqrt(np.mean(np.square(ours))) < np.sqrt(np.mean(np.square(lines))) / 3
 
 
 @given(
